@@ -1,0 +1,318 @@
+"""Identification speed beside pysindy, in one process, on one core, in alternating runs.
+
+    python -m benchmarks.speed.identification [--json] [--quick] [--save]
+
+Ensemble: 100 members on 10,000 x 56, the Lorenz system with a library of degree 5 and 1 % noise, raw thresholds.
+Whether the supports agree is checked on identical bootstrap rows, member by member.
+Roll-outs: a model of 28 terms and 5 targets stepped 100 times for 4096 initial states, the coefficients an argument of
+the compiled function, (cos, sin) renormalized at every step; pysindy takes its batched `predict` for each step.
+
+--json prints one JSON line for each figure; --save also writes benchmarks/results/speed_identification.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.speed import THREAD_SETTINGS
+
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "speed_identification.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What is measured.  Times are medians over `repeats` alternating runs."""
+
+    seed: int = 0
+    rows: int = 10_000
+    degree: int = 5
+    dt: float = 0.01  # s
+    noise: float = 0.01  # of the standard deviation of each state and of each derivative
+    threshold: float = 0.1
+    alpha: float = 0.05
+    members: int = 100
+    checked_members: int = 20
+    repeats: int = 3
+    batch: int = 4096
+    steps: int = 100
+    roll_out_repeats: int = 15
+
+
+QUICK = Config(rows=2000, members=20, checked_members=5, repeats=1, batch=512, roll_out_repeats=3)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print, and save if asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="JSON lines on stdout and nothing else there")
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
+    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name} beside the other results")
+    options = parser.parse_args(arguments)
+    if options.save and options.quick:
+        parser.error("--save needs the full sizes; leave out --quick.")
+    config = QUICK if options.quick else Config()
+    core = _stay_on_one_core()
+    records = []
+    for measure in (measure_ensemble, measure_roll_outs):
+        for record in measure(config):
+            records.append(record)
+            if options.json:
+                print(json.dumps(record), flush=True)
+    surroundings = {"figure": "surroundings", **_surroundings(config, core)}
+    records.append(surroundings)
+    if options.json:
+        print(json.dumps(surroundings), flush=True)
+    else:
+        _print_table(records)
+    if options.save:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(records, indent=1) + "\n")
+    return 0
+
+
+def lorenz(config: Config, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """States (rows, 3) and derivatives (rows, 3) of the Lorenz system, both with noise."""
+    from scipy.integrate import solve_ivp
+
+    def field(_: float, x: np.ndarray) -> list[np.ndarray]:
+        return [10 * (x[1] - x[0]), x[0] * (28 - x[2]) - x[1], x[0] * x[1] - 8 / 3 * x[2]]
+
+    t = config.dt * np.arange(config.rows)
+    x = solve_ivp(field, (0, t[-1]), [-8.0, 8.0, 27.0], t_eval=t, rtol=1e-9, atol=1e-9, method="DOP853").y
+    dx = np.array(field(0.0, x))
+
+    def noisy(clean: np.ndarray) -> np.ndarray:
+        return clean.T + config.noise * clean.std(axis=1) * rng.standard_normal(clean.T.shape)
+
+    return noisy(x), noisy(dx)
+
+
+def measure_ensemble(config: Config) -> list[dict[str, Any]]:
+    """Time and agreement of an ensemble of STLSQ fits."""
+    import pysindy
+
+    from sindyrl.library import polynomial_library
+    from sindyrl.regression.ensemble import Ensemble, bootstrap_counts, fit_members
+    from sindyrl.regression.stlsq import STLSQ
+
+    rng = np.random.default_rng(config.seed)
+    x, dx = lorenz(config, rng)
+    library = polynomial_library(config.degree, bias=True).bind(["x", "y", "z"])
+    theta = library.features(x)
+    settings: dict[str, Any] = {"threshold": config.threshold, "alpha": config.alpha}
+    ours = Ensemble(STLSQ(**settings), n_members=config.members, random_state=config.seed)
+
+    def peer_fit(members: int = config.members) -> Any:
+        np.random.seed(config.seed)  # noqa: NPY002  (the only generator pysindy draws from)
+        base = pysindy.STLSQ(**settings, unbias=False)
+        return pysindy.EnsembleOptimizer(base, bagging=True, n_models=members).fit(theta, dx)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pysindy warns of empty supports and ill-conditioned systems
+        ours.fit(theta, dx)
+        peer_fit(2)
+        own_seconds, peer_seconds = alternate(lambda: ours.fit(theta, dx), peer_fit, config.repeats)
+        peer = peer_fit()
+        counts = bootstrap_counts(np.random.default_rng(config.seed + 1), config.checked_members, config.rows)
+        members, _ = fit_members(STLSQ(**settings), theta, dx, counts, np.ones((len(counts), len(library)), dtype=bool))
+        same_rows = [
+            pysindy.STLSQ(**settings, unbias=False).fit(theta[rows], dx[rows]).coef_
+            for rows in (np.repeat(np.arange(config.rows), drawn.astype(int)) for drawn in counts)
+        ]
+    oracle = np.array(same_rows)
+    inclusion = (np.array(peer.coef_list) != 0).mean(axis=0)
+    common = {"rows": config.rows, "terms": len(library), "members": config.members}
+    return [
+        {
+            "figure": "ensemble",
+            **common,
+            "sindyrl_s": statistics.median(own_seconds),
+            "pysindy_s": statistics.median(peer_seconds),
+            "ratio": statistics.median(peer_seconds) / statistics.median(own_seconds),
+            "ratio_least": min(peer_seconds) / max(own_seconds),
+            "all_sindyrl_s": own_seconds,
+            "all_pysindy_s": peer_seconds,
+        },
+        {
+            "figure": "ensemble_agreement",
+            **common,
+            "same_rows_members": len(counts),
+            "same_rows_equal_supports": int(
+                sum(np.array_equal(a != 0, b != 0) for a, b in zip(members, oracle, strict=True))
+            ),
+            "same_rows_differing_entries": int(((members != 0) != (oracle != 0)).sum()),
+            "same_rows_largest_difference": float(np.abs(members - oracle).max()),
+            "own_draws_largest_inclusion_difference": float(np.abs(ours.inclusion_ - inclusion).max()),
+            "median_terms_sindyrl": int((ours.aggregate_coef_ != 0).sum()),
+            "median_terms_pysindy": int((peer.coef_ != 0).sum()),
+        },
+    ]
+
+
+def measure_roll_outs(config: Config) -> list[dict[str, Any]]:
+    """Steps per second of batched open-loop roll-outs, compilation apart."""
+    import jax
+
+    from sindyrl.library import polynomial_library
+    from sindyrl.sparse_map import SparseMap
+
+    rng = np.random.default_rng(config.seed)
+    states = ("x", "c", "s", "v", "w")
+    library = polynomial_library(2, bias=True).bind(states, ["u"])
+    coef = 1e-3 * rng.standard_normal((5, len(library)))
+    coef[np.arange(5), np.arange(1, 6)] += 1.0  # next state: near the identity, as for a short time step
+    model = SparseMap(library, coef, tuple(f"{name}_next" for name in states))
+    x0 = rng.standard_normal((config.batch, 5))
+    u = rng.uniform(-1, 1, (config.steps, config.batch))
+    roll_out = jax.jit(open_loop(model))
+    peer = _pysindy_roll_out(model, rng)
+    x_columns, u_columns = list(x0.T.astype(np.float32)), u.astype(np.float32)
+
+    shared = coef.astype(np.float32)
+    own = np.ascontiguousarray(np.broadcast_to(shared[:, :, None], (*coef.shape, config.batch)))
+    records = []
+    for figure, coefficients in (("roll_outs", shared), ("roll_outs_own_coefficients", own)):
+
+        def run(coefficients: np.ndarray = coefficients) -> Any:
+            return jax.block_until_ready(roll_out(coefficients, x_columns, u_columns))
+
+        begin = time.perf_counter()
+        path = run()
+        compilation = time.perf_counter() - begin
+        own_seconds, peer_seconds = alternate(
+            run, lambda: peer(x0, u), config.roll_out_repeats, peer_runs=config.repeats
+        )
+        error = np.abs(np.stack([column[-1] for column in path], axis=1) - peer(x0, u)).max()
+        n_steps = config.batch * config.steps
+        records.append(
+            {
+                "figure": figure,
+                "batch": config.batch,
+                "steps": config.steps,
+                "terms": len(library),
+                "targets": 5,
+                "sindyrl_steps_per_s": n_steps / statistics.median(own_seconds),
+                "sindyrl_steps_per_s_least": n_steps / max(own_seconds),
+                "pysindy_steps_per_s": n_steps / statistics.median(peer_seconds),
+                "ratio": statistics.median(peer_seconds) / statistics.median(own_seconds),
+                "first_call_s": compilation,
+                "largest_difference_after_last_step": float(error),
+            }
+        )
+    return records
+
+
+def open_loop(model: Any) -> Callable[[Any, Sequence[Any], Any], list[Any]]:
+    """``f(coef, x0, u) -> path`` for a next-state model whose states 1 and 2 are a cosine and a sine.
+
+    coef : (target, feature), or (target, feature, batch)   x0 : one (batch,) a state   u : (time, batch)
+    path : one (time, batch) a state.  States stay separate columns throughout: stacking them costs half the speed.
+    """
+    import jax
+
+    targets = model.columns("jax")
+
+    def step(coef: Any, x: Sequence[Any], u: Any) -> list[Any]:
+        following = targets(coef, [*x, u])
+        scale = jax.lax.rsqrt(following[1] * following[1] + following[2] * following[2])
+        return [following[0], following[1] * scale, following[2] * scale, *following[3:]]
+
+    def path(coef: Any, x0: Sequence[Any], u: Any) -> list[Any]:
+        def advance(x: list[Any], held: Any) -> tuple[list[Any], list[Any]]:
+            following = step(coef, x, held)
+            return following, following
+
+        return jax.lax.scan(advance, list(x0), u)[1]
+
+    return path
+
+
+def _pysindy_roll_out(model: Any, rng: np.random.Generator) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """The same roll-out by pysindy: a discrete model with the same coefficients, one batched predict for each step."""
+    import pysindy
+
+    x, u = rng.standard_normal((200, 5)), rng.uniform(-1, 1, (200, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peer = pysindy.DiscreteSINDy(pysindy.STLSQ(threshold=0.0), pysindy.PolynomialLibrary(degree=2))
+        peer.fit(x, t=1, u=u)
+    peer.optimizer.coef_ = np.array(model.coef)
+
+    def run(x0: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+        state = x0
+        for held in inputs:
+            state = np.array(peer.predict(state, u=held[:, None]))
+            state[:, 1:3] /= np.sqrt(state[:, 1:2] ** 2 + state[:, 2:3] ** 2)
+        return state
+
+    return run
+
+
+def alternate(
+    ours: Callable[[], Any], peer: Callable[[], Any], repeats: int, *, peer_runs: int | None = None
+) -> tuple[list[float], list[float]]:
+    """Seconds of each run, one of ours and one of the peer's in turn; the peer may stop earlier."""
+    own_seconds, peer_seconds = [], []
+    for run in range(repeats):
+        own_seconds.append(seconds(ours))
+        if peer_runs is None or run < peer_runs:
+            peer_seconds.append(seconds(peer))
+    return own_seconds, peer_seconds
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Wall-clock time of one call."""
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def _stay_on_one_core() -> int | None:
+    """Bind this process to one core where the system allows it; its number, or None."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    core = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    return core
+
+
+def _surroundings(config: Config, core: int | None) -> dict[str, Any]:
+    packages = ("numpy", "scipy", "scikit-learn", "jax", "pysindy")
+    return {
+        "config": dataclasses.asdict(config),
+        "bound_to_one_core": core is not None,
+        "thread_settings": {name: os.environ.get(name, "") for name in THREAD_SETTINGS},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "machine": platform.machine(),
+    }
+
+
+def _print_table(records: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("figure", "quantity", "value")
+    for record in records:
+        for number, (name, value) in enumerate((key, value) for key, value in record.items() if key != "figure"):
+            shown = f"{value:,.4g}" if isinstance(value, float) else str(value)
+            table.add_row(record["figure"] if number == 0 else "", name, shown)
+        table.add_section()
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

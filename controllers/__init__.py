@@ -1,0 +1,5 @@
+"""Planners and controllers on any `sindyrl.protocols.Dynamics`. Imported as ``sindyrl.controllers``."""
+
+if __name__ != "sindyrl.controllers":
+    # Under a second name every class would exist twice, and isinstance would fail between the two.
+    raise ImportError(f"This package was imported as {__name__!r}. Import `sindyrl.controllers` instead.")

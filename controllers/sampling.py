@@ -1,0 +1,171 @@
+"""Cross-entropy planning: sample input sequences, roll them out in the model, keep the best, sample again near them.
+
+References: Rubinstein and Kroese, The Cross-Entropy Method, 2004; Chua et al., Deep Reinforcement Learning in a
+Handful of Trials, NeurIPS 2018 (planning over an ensemble).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sindyrl.model import Model
+from sindyrl.protocols import Outcome, Plan
+from sindyrl.simulate import scored_step, start
+from sindyrl.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingState:
+    """knots : (n_knots, n_inputs) means of the held inputs, shifted to start now    calls : plans made so far"""
+
+    knots: np.ndarray
+    calls: int
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossEntropyPlanner:
+    r"""Maximize the mean predicted return over the ensemble's members.
+
+    The plan is a sequence of knots, each held for ``hold`` steps. Each round draws ``samples`` sequences around the
+    mean, scores each in every member, and moves mean and spread to the ``elites`` best; the best so far is kept.
+
+    model : its members' coefficients are arguments of the compiled roll-out: a model refitted over the same library
+        (`dataclasses.replace(planner, model=...)`) compiles nothing.
+    task : reward, limits, ranges
+    horizon : steps looked ahead, a multiple of ``hold``
+    spread : initial standard deviation, as a share of half the input range
+    members : how many of the model's members to plan with
+    seed : of the sampling; the same seed and state give the same plan
+    """
+
+    model: Model
+    task: Task
+    horizon: int = 100
+    hold: int = 5
+    samples: int = 128
+    elites: int = 12
+    rounds: int = 4
+    spread: float = 0.8
+    members: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "hold", "samples", "elites", "rounds", "members"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"`CrossEntropyPlanner({name}=...)` must be a positive integer. Got {value!r}.")
+        if self.horizon % self.hold:
+            raise ValueError(
+                f"`CrossEntropyPlanner(horizon=..., hold=...)` must divide evenly. Got {self.horizon} and {self.hold}."
+            )
+        if self.elites > self.samples:
+            raise ValueError(
+                f"`CrossEntropyPlanner(elites=...)` must not exceed samples={self.samples}. Got {self.elites}."
+            )
+        if not self.spread > 0:
+            raise ValueError(f"`CrossEntropyPlanner(spread=...)` must be positive. Got {self.spread}.")
+        if self.model.state_names != self.task.state_names or self.model.input_names != self.task.input_names:
+            raise ValueError(
+                f"`CrossEntropyPlanner(model=..., task=...)` must agree on names. Got {self.model.state_names} with "
+                f"{self.model.input_names}, and {self.task.state_names} with {self.task.input_names}."
+            )
+
+    def init(self, x: np.ndarray, /) -> SamplingState:
+        """Start from the middle of the input range."""
+        middle = (self.task.action_low + self.task.action_high) / 2.0
+        return SamplingState(np.tile(middle, (self.horizon // self.hold, 1)), 0)
+
+    def plan(self, x: np.ndarray, state: SamplingState, /) -> Plan[SamplingState]:
+        """Plan from ``x`` (n_states,). The state handed back continues one knot, ``hold`` steps, later."""
+        import jax
+
+        x = np.asarray(x, dtype=np.float64)
+        coef = np.atleast_3d(self.model.rates.coef) if self.model.rates.coef.ndim == 3 else self.model.rates.coef[None]
+        coef = np.resize(coef[: self.members], (self.members, *coef.shape[1:]))
+        search = _compiled(
+            self.task, _Form(self.model), self.horizon, self.hold, self.samples, self.elites, self.rounds, self.spread
+        )
+        key = jax.random.fold_in(jax.random.key(self.seed), state.calls)
+        # (member, target, feature) -> (target, feature, member): one member per roll-out of the batch.
+        columns = np.moveaxis(coef, 0, -1).astype(np.float32)
+        knots, score, path, valid = search(columns, x.astype(np.float32), state.knots.astype(np.float32), key)
+        u = np.repeat(np.asarray(knots, dtype=np.float64), self.hold, axis=0)
+        later = np.concatenate([np.asarray(knots, dtype=np.float64)[1:], self.init(x).knots[:1]])
+        return Plan(
+            u=u,
+            x=np.concatenate([x[None], np.asarray(path, dtype=np.float64)]),
+            cost=-float(score),
+            outcome=Outcome.solved if bool(valid) else Outcome.diverged,
+            state=SamplingState(later, state.calls + 1),
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Form:
+    """What of a model is compiled: everything but the coefficients. Equal forms share one compiled search."""
+
+    model: Model
+
+    def _key(self) -> tuple[Any, ...]:
+        # Roll-outs are in float32; the step length of recorded data varies in its last float64 bits.
+        dt = float(np.float32(self.model.dt))
+        return (self.model.rates.library, self.model.structure, self.model.states, self.model.inputs, dt)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Form) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(
+    task: Task, form: _Form, horizon: int, hold: int, samples: int, elites: int, rounds: int, spread: float
+) -> Callable[..., Any]:
+    """``search(coef, x, mean, key) -> knots, score, path, valid``; the path is the one in the first member."""
+    import jax
+    import jax.numpy as jnp
+
+    step = scored_step(task, form.model)
+    low = jnp.asarray(task.action_low, jnp.float32)
+    high = jnp.asarray(task.action_high, jnp.float32)
+    half = (high - low) / 2.0
+    knots_shape = (horizon // hold, len(task.inputs))
+
+    def score(coef: Any, x: Any, knots: Any) -> Any:
+        """Mean return over members of knots (samples, n_knots, n_inputs), and the first sample's path in one member."""
+        shape = (knots.shape[0], coef.shape[-1])
+        carry = start([jnp.broadcast_to(value, shape) for value in x])
+
+        def one(carry: Any, held: Any) -> Any:
+            carry = step(coef, carry, [jnp.broadcast_to(column[:, None], shape) for column in held])
+            return carry, jnp.stack([column[0, 0] for column in carry[0]])
+
+        sequence = jnp.repeat(jnp.moveaxis(knots, 0, -1), hold, axis=0)  # (horizon, n_inputs, samples)
+        (_, valid, total), path = jax.lax.scan(one, carry, sequence)
+        return total.mean(axis=-1), path, valid[0, 0]
+
+    @jax.jit
+    def search(coef: Any, x: Any, mean: Any, key: Any) -> tuple[Any, Any, Any, Any]:
+        def improve(carry: Any, key: Any) -> Any:
+            mean, deviation, best = carry
+            drawn = mean + deviation * jax.random.normal(key, (samples, *knots_shape), jnp.float32)
+            drawn = jnp.clip(drawn, low, high).at[0].set(best)
+            scores, path, valid = score(coef, x, drawn)
+            chosen = drawn[jnp.argsort(-scores)[:elites]]
+            # The floor keeps the search alive when all elites agree on a limit.
+            moved = (chosen.mean(axis=0), chosen.std(axis=0) + 0.05 * half, chosen[0])
+            return moved, (best, scores[0], path, valid)
+
+        first = (mean, jnp.broadcast_to(spread * half, knots_shape), jnp.clip(mean, low, high))
+        # One round more than asked for: it rolls out the best of the others once again and so yields its path,
+        # which costs less than compiling a second roll-out.
+        _, (best, scores, path, valid) = jax.lax.scan(improve, first, jax.random.split(key, rounds + 1))
+        return best[-1], scores[-1], path[-1], valid[-1]
+
+    return search

@@ -1,0 +1,114 @@
+"""From a little data to equations of motion, a readable controller, and C.
+
+This file is the table of contents. Each name is loaded on first use, so ``import sindyrl`` is light.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sindyrl import controllers as controllers
+    from sindyrl import envs as envs
+    from sindyrl import export as export
+    from sindyrl import expression as expression
+    from sindyrl.collect import InteractionMeter as InteractionMeter
+    from sindyrl.collect import collect as collect
+    from sindyrl.collect import evaluate as evaluate
+    from sindyrl.collect import random_policy as random_policy
+    from sindyrl.identify import identify as identify
+    from sindyrl.learn.policy_search import search_policy as search_policy
+    from sindyrl.library import Library as Library
+    from sindyrl.library import LibrarySpec as LibrarySpec
+    from sindyrl.library import affine_library as affine_library
+    from sindyrl.library import custom_library as custom_library
+    from sindyrl.library import identity_library as identity_library
+    from sindyrl.library import polynomial_library as polynomial_library
+    from sindyrl.library import trigonometric_library as trigonometric_library
+    from sindyrl.model import Model as Model
+    from sindyrl.regression import STLSQ as STLSQ
+    from sindyrl.regression import Ensemble as Ensemble
+    from sindyrl.simulate import simulate as simulate
+    from sindyrl.sparse_map import SparseMap as SparseMap
+    from sindyrl.structure import Derivative as Derivative
+    from sindyrl.structure import Increment as Increment
+    from sindyrl.structure import NextState as NextState
+    from sindyrl.structure import SecondOrder as SecondOrder
+    from sindyrl.symbolic_map import Signal as Signal
+    from sindyrl.symbolic_map import SymbolicMap as SymbolicMap
+    from sindyrl.task import Task as Task
+    from sindyrl.trajectory import Dataset as Dataset
+    from sindyrl.trajectory import Trajectory as Trajectory
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    # closed forms
+    "Signal": "symbolic_map",
+    "SymbolicMap": "symbolic_map",
+    "SparseMap": "sparse_map",
+    # data
+    "Dataset": "trajectory",
+    "Trajectory": "trajectory",
+    "InteractionMeter": "collect",
+    "collect": "collect",
+    "evaluate": "collect",
+    "random_policy": "collect",
+    # candidate terms
+    "Library": "library",
+    "LibrarySpec": "library",
+    "affine_library": "library",
+    "custom_library": "library",
+    "identity_library": "library",
+    "polynomial_library": "library",
+    "trigonometric_library": "library",
+    # regression and models
+    "Ensemble": "regression",
+    "STLSQ": "regression",
+    "Derivative": "structure",
+    "Increment": "structure",
+    "NextState": "structure",
+    "SecondOrder": "structure",
+    "Model": "model",
+    "Task": "task",
+    "identify": "identify",
+    "simulate": "simulate",
+    # controllers
+    "search_policy": "learn.policy_search",
+}
+_SUBMODULES = ("controllers", "envs", "export", "expression")
+
+__all__ = ["__version__", *_MODULE_OF, *_SUBMODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps ``sindyrl.identify`` the function although ``sindyrl/identify.py`` is a module.
+
+    The import system binds every loaded submodule in its package, which would replace a function of the same name as
+    soon as anybody imports that module. ``from sindyrl.identify import ...`` is unaffected.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and name in _MODULE_OF:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

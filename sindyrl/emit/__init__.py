@@ -1,0 +1,1 @@
+"""Expressions as text: ``text`` for people, ``latex`` for papers, ``c`` for machines."""

@@ -1,0 +1,15 @@
+"""A closed-form map as C that a firmware engineer would have written, compared and executed before it is in place."""
+
+from __future__ import annotations
+
+from sindyrl.export.emulate import PROCESSORS as PROCESSORS
+from sindyrl.export.emulate import EmulationUnavailable as EmulationUnavailable
+from sindyrl.export.emulate import Execution as Execution
+from sindyrl.export.emulate import Image as Image
+from sindyrl.export.emulate import Processor as Processor
+from sindyrl.export.emulate import ProcessorFault as ProcessorFault
+from sindyrl.export.emulate import build_image as build_image
+from sindyrl.export.emulate import execute as execute
+from sindyrl.export.package import ExportReport as ExportReport
+from sindyrl.export.package import to_c as to_c
+from sindyrl.export.toolchain import ExportError as ExportError

@@ -1,0 +1,1 @@
+"""Learning controllers inside identified models."""

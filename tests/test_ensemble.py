@@ -1,0 +1,169 @@
+"""Ensembles: exact bootstrap, left-out columns, and draws that depend on the seed and on nothing else."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+
+from sindyrl.regression import STLSQ, Ensemble
+from sindyrl.regression.ensemble import bootstrap_counts, fit_members
+
+
+def noisy_problem(seed=0, n=300, p=8, k=2, noise=0.5):
+    rng = np.random.default_rng(seed)
+    theta = rng.normal(size=(n, p))
+    coef = np.zeros((k, p))
+    coef[0, [1, 4]] = 2.0, -1.0
+    coef[1, [0, 7]] = 0.5, 3.0
+    return theta, theta @ coef.T + noise * rng.normal(size=(n, k)), coef
+
+
+@pytest.mark.parametrize("settings", [{}, {"alpha": 3.0}, {"normalize": True}, {"alpha": 3.0, "unbias": True}])
+def test_a_member_is_exactly_the_fit_to_its_drawn_rows(settings):
+    theta, y, _ = noisy_problem()
+    base = STLSQ(threshold=0.1, **settings)
+    rng = np.random.default_rng(0)
+    rows = rng.integers(len(theta), size=(4, len(theta)))
+    weights = np.array([np.bincount(drawn, minlength=len(theta)) for drawn in rows], dtype=float)
+    coef, converged = fit_members(base, theta, y, weights, np.ones((4, 8), dtype=bool))
+    for drawn, member in zip(rows, coef, strict=True):
+        expected = base.fit(theta[drawn], y[drawn]).coef_
+        np.testing.assert_array_equal(member != 0, expected != 0)
+        np.testing.assert_allclose(member, expected, rtol=1e-9, atol=1e-12)
+    assert converged.all()
+
+
+def test_members_of_an_ill_conditioned_library_are_as_accurate_as_the_tall_fit():
+    theta, _, _ = noisy_problem()
+    rng = np.random.default_rng(1)
+    theta[:, 7] = theta[:, 0] + 1e-8 * rng.normal(size=len(theta))
+    coef = np.array([[0.0, 2.0, 0, 0, 0, 0, 0, 1.0]])
+    weights = bootstrap_counts(rng, 5, len(theta))
+    members, _ = fit_members(STLSQ(threshold=0.1), theta, theta @ coef.T, weights, np.ones((5, 8), dtype=bool))
+    np.testing.assert_allclose(members, np.broadcast_to(coef, members.shape), atol=1e-5)
+
+
+def test_bootstrap_draws_as_many_rows_as_there_are_and_leaves_out_about_a_third():
+    counts = bootstrap_counts(np.random.default_rng(0), 50, 1000)
+    np.testing.assert_array_equal(counts.sum(axis=1), 1000)
+    assert abs((counts == 0).mean() - np.exp(-1)) < 0.01
+    assert len(np.unique(counts, axis=0)) == 50
+
+
+def test_same_seed_same_ensemble_two_seeds_differ_and_the_global_generator_is_untouched():
+    theta, y, _ = noisy_problem()
+    np.random.seed(0)  # noqa: NPY002  (to see that it is not used)
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    ensemble = Ensemble(STLSQ(threshold=0.1), n_members=5, drop_columns=1, random_state=7)
+    first, again = ensemble.fit(theta, y).coef_, ensemble.fit(theta, y).coef_
+    other = Ensemble(STLSQ(threshold=0.1), n_members=5, drop_columns=1, random_state=8).fit(theta, y).coef_
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+def test_random_state_may_be_a_generator_or_a_random_state_and_is_then_consumed():
+    theta, y, _ = noisy_problem()
+    for make in (np.random.default_rng, np.random.RandomState):
+        source = make(3)
+        runs = [Ensemble(n_members=3, random_state=source).fit(theta, y).coef_ for _ in range(2)]
+        assert not np.array_equal(*runs)
+        np.testing.assert_array_equal(Ensemble(n_members=3, random_state=make(3)).fit(theta, y).coef_, runs[0])
+    unseeded = [Ensemble(n_members=3).fit(theta, y).coef_ for _ in range(2)]
+    assert not np.array_equal(*unseeded)
+
+
+def test_without_resampling_every_member_is_the_plain_fit():
+    theta, y, _ = noisy_problem()
+    base = STLSQ(threshold=0.1)
+    ensemble = Ensemble(base, n_members=3, row_bootstrap=False, random_state=0).fit(theta, y)
+    np.testing.assert_array_equal(ensemble.coef_, np.broadcast_to(base.fit(theta, y).coef_, (3, 2, 8)))
+    assert set(np.unique(ensemble.inclusion_)) <= {0.0, 1.0}
+
+
+def test_dropped_columns_are_zero_for_all_targets_and_the_rest_is_fitted_without_them():
+    theta, y, _ = noisy_problem()
+    ensemble = Ensemble(STLSQ(threshold=0.05), n_members=20, row_bootstrap=False, drop_columns=2, random_state=0)
+    ensemble.fit(theta, y)
+    np.testing.assert_array_equal((~ensemble.columns_).sum(axis=1), 2)
+    assert (~ensemble.columns_).any(axis=0).sum() > 4  # not always the same two
+    for coef, offered in zip(ensemble.coef_, ensemble.columns_, strict=True):
+        assert not coef[:, ~offered].any()
+        np.testing.assert_allclose(coef[:, offered], STLSQ(threshold=0.05).fit(theta[:, offered], y).coef_, atol=1e-12)
+
+
+def test_planted_terms_are_in_every_member_and_the_median_has_no_others():
+    theta, y, coef = noisy_problem(noise=0.2)
+    ensemble = Ensemble(STLSQ(threshold=0.2), n_members=50, random_state=0).fit(theta, y)
+    np.testing.assert_array_equal(ensemble.inclusion_[coef != 0], 1.0)
+    np.testing.assert_array_equal(ensemble.aggregate_coef_ != 0, coef != 0)
+    np.testing.assert_allclose(ensemble.aggregate_coef_, coef, atol=0.1)
+
+
+def test_spread_over_members_is_the_standard_error_of_least_squares():
+    theta, y, _ = noisy_problem(n=2000, noise=0.5)
+    ensemble = Ensemble(STLSQ(threshold=0.0), n_members=200, random_state=0).fit(theta, y[:, 0])
+    expected = 0.5 * np.sqrt(np.diag(np.linalg.inv(theta.T @ theta)))
+    np.testing.assert_allclose(ensemble.coef_.std(axis=0, ddof=1), expected, rtol=0.25)
+
+
+@pytest.mark.parametrize(("aggregate", "function"), [("median", np.median), ("mean", np.mean)])
+def test_prediction_uses_the_aggregate(aggregate, function):
+    theta, y, _ = noisy_problem()
+    ensemble = Ensemble(n_members=6, aggregate=aggregate, random_state=0).fit(theta, y)
+    np.testing.assert_allclose(ensemble.predict(theta), theta @ function(ensemble.coef_, axis=0).T)
+
+
+def test_shapes_follow_the_axes_of_y():
+    theta, y, _ = noisy_problem()
+    two = Ensemble(n_members=4, random_state=0).fit(theta, y)
+    assert (two.coef_.shape, two.inclusion_.shape, two.predict(theta).shape) == ((4, 2, 8), (2, 8), (300, 2))
+    one = Ensemble(n_members=4, random_state=0).fit(theta, y[:, 0])
+    assert (one.coef_.shape, one.inclusion_.shape, one.predict(theta).shape) == ((4, 8), (8,), (300,))
+    np.testing.assert_allclose(one.coef_, two.coef_[:, 0], rtol=1e-9)
+
+
+def test_any_linear_regressor_can_be_the_base():
+    theta, y, _ = noisy_problem()
+    ridge = Ensemble(Ridge(alpha=2.0, fit_intercept=False), n_members=4, random_state=0).fit(theta, y)
+    same = Ensemble(STLSQ(threshold=0.0, alpha=2.0), n_members=4, random_state=0).fit(theta, y)
+    np.testing.assert_allclose(ridge.coef_, same.coef_, rtol=1e-6, atol=1e-9)
+
+
+def test_supports_equal_those_of_pysindy_on_the_same_rows():
+    pysindy = pytest.importorskip("pysindy")
+    theta, y, _ = noisy_problem(noise=1.0)
+    weights = bootstrap_counts(np.random.default_rng(0), 10, len(theta))
+    members, _ = fit_members(STLSQ(threshold=0.1, alpha=0.05), theta, y, weights, np.ones((10, 8), dtype=bool))
+    for counts, member in zip(weights.astype(int), members, strict=True):
+        rows = np.repeat(np.arange(len(theta)), counts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            oracle = pysindy.STLSQ(threshold=0.1, alpha=0.05, unbias=False).fit(theta[rows], y[rows]).coef_
+        np.testing.assert_array_equal(member != 0, oracle != 0)
+        np.testing.assert_allclose(member, oracle, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"n_members": 0}, r"`Ensemble\(n_members=...\)` must be an integer of at least 1. Got 0"),
+        ({"n_members": 2.5}, "Got 2.5"),
+        ({"drop_columns": -1}, r"`Ensemble\(drop_columns=...\)` must be an integer of at least 0. Got -1"),
+        ({"aggregate": "mode"}, "must be 'median' or 'mean'. Got 'mode'"),
+        ({"row_bootstrap": "yes"}, "must be True or False. Got 'yes'"),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Ensemble(**settings).fit(np.eye(3), np.ones(3))
+    with pytest.raises(ValueError, match=message):
+        Ensemble().set_params(**settings).fit(np.eye(3), np.ones(3))
+
+
+def test_dropping_every_column_is_refused():
+    with pytest.raises(ValueError, match=r"at most 2 of 3. Got 3"):
+        Ensemble(drop_columns=3).fit(np.eye(3), np.ones(3))
+    with pytest.raises(TypeError, match="must be an estimator with `fit`"):
+        Ensemble(base="STLSQ").fit(np.eye(3), np.ones(3))

@@ -1,0 +1,423 @@
+"""Exported C: equal to its map, the same bytes every time, and in place only when it was verified."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sindyrl.backends.c import CompilerNotFound
+from sindyrl.export import ExportError, ExportReport, check, emulate, package, source, to_c, toolchain
+from sindyrl.export.rounding import evaluate_rounded
+from sindyrl.expression import Node, Variable, clip, cos, dense, piecewise, sin, sqrt, tanh
+from sindyrl.symbolic_map import Signal, SymbolicMap
+from tests.strategies import NAMES, maps, seeds
+
+HAS_EMULATOR = all(importlib.util.find_spec(name) for name in ("ziglang", "unicorn", "elftools"))
+needs_emulator = pytest.mark.skipif(not HAS_EMULATOR, reason="the `embedded` extra is not installed")
+
+X, V, C, S, W = (Variable(name) for name in ("x", "v", "cos", "sin", "w"))
+TERMS = (
+    4.76 * S,
+    12.4 * V,
+    -3.1 * X,
+    0.52 * C * W,
+    1.7 * S * W * W,
+    2.2 * V**3,
+    -0.31 * X * X * S,
+    5.05 * W,
+    -0.77 * C * C * V,
+    1.25 * S**3,
+)
+STATES = (
+    Signal("x", "m", -2.4, 2.4),
+    Signal("v", "m/s", -5.0, 5.0),
+    Signal("cos", "", -1.0, 1.0),
+    Signal("sin", "", -1.0, 1.0),
+    Signal("w", "rad/s", -10.0, 10.0),
+)
+
+
+def total(terms: tuple[Node, ...]) -> Node:
+    result = terms[0]
+    for term in terms[1:]:
+        result = result + term
+    return result
+
+
+def policy(name: str = "policy") -> SymbolicMap:
+    return SymbolicMap(STATES, {Signal("u", "N", -1.0, 1.0): clip(total(TERMS), -1.0, 1.0)}, name=name)
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportReport, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("firmware")
+    report = to_c(policy(), folder)
+    return report, texts(folder)
+
+
+@needs_emulator
+def test_a_ten_term_cubic_policy_costs_what_hand_written_c_costs(exported):
+    report, _ = exported
+    assert report.verified == "emulated"
+    assert report.matches
+    assert report.bitwise is True
+    assert report.m4_instructions <= 60
+    assert report.c_bytes <= 300
+    assert report.library_bytes == 0
+    assert report.stack_bytes <= 8
+    assert report.max_error <= report.error_bound < 1e-4
+
+
+def test_the_package_is_a_header_a_source_and_a_self_test(exported):
+    report, files = exported
+    assert sorted(files) == ["policy.c", "policy.h", "policy_selftest.c"]
+    assert [path.name for path in report.files] == ["policy.h", "policy.c", "policy_selftest.c"]
+    header = files["policy.h"]
+    for said in (
+        "void policy(const float state[5], float out[1]);",
+        'extern "C"',
+        "This generated code belongs to you, without conditions.",
+        "4.76*sin + 12.4*v",
+        "rad/s  -10 to 10",
+        policy().digest(),
+        "schema 1",
+        "Verified: compiled by",
+    ):
+        assert said in header
+    assert "#include <math.h>" not in files["policy.c"]
+    assert "malloc" not in "".join(files.values())
+
+
+def test_the_report_is_json(exported):
+    report, _ = exported
+    record = json.loads(json.dumps(report.to_dict()))
+    assert record["matches"] is True
+    assert record["files"][0].endswith("policy.h")
+
+
+def test_error_is_within_gamma_n_of_the_sum_of_magnitudes():
+    """The textbook bound, in exact rational arithmetic, against both the float32 values and our running bound."""
+    form = SymbolicMap(STATES, {"u": total(TERMS)})
+    inputs = check.make_vectors(form, "float32", 200, np.random.default_rng(1)).inputs
+    result = evaluate_rounded(form, inputs)
+    unit, operations = 2.0**-24, 4 * len(TERMS)  # coefficient, at most three products and one sum in each term
+    gamma = operations * unit / (1 - operations * unit)
+    parts = SymbolicMap(STATES, {f"t{index}": term for index, term in enumerate(TERMS)})
+    magnitude = np.abs(parts(inputs.astype(float))).sum(axis=1)
+    for row, value, bound, size in zip(inputs, result.value[:, 0], result.bound[:, 0], magnitude, strict=True):
+        error = abs(Fraction(float(value)) - exact_sum(row))
+        assert error <= bound * (1 + 1e-6) + 1e-40
+        assert bound <= gamma * size + 1e-40
+
+
+def exact_sum(row: np.ndarray) -> Fraction:
+    x, v, c, s, w = (Fraction(float(value)) for value in row)
+    f = Fraction
+    return (
+        f(4.76) * s + f(12.4) * v - f(3.1) * x + f(0.52) * c * w + f(1.7) * s * w * w + f(2.2) * v**3
+        - f(0.31) * x * x * s + f(5.05) * w - f(0.77) * c * c * v + f(1.25) * s**3
+    )  # fmt: skip
+
+
+@given(maps(outputs=20), seeds)
+def test_rounding_bound_holds_for_random_maps(form, seed):
+    rng = np.random.default_rng(seed)
+    inputs = (rng.normal(size=(40, len(NAMES))) * 10.0 ** rng.integers(-2, 3, size=(40, 1))).astype(np.float32)
+    result = evaluate_rounded(form, inputs)
+    reference = form(inputs.astype(float))
+    finite = np.isfinite(reference) & np.isfinite(result.value)
+    with np.errstate(invalid="ignore"):
+        error = np.abs(result.value.astype(float) - reference)
+    assert np.all(error[finite] <= result.bound[finite])
+    assert not np.isnan(result.bound).any()
+
+
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(maps(outputs=30), st.sampled_from(["float32", "float64"]))
+def test_random_maps_agree_after_compilation(tmp_path, form, number):
+    report = to_c(form, tmp_path, number=number, verify="compile", n_vectors=200)
+    assert report.verified == "compiled"
+    assert report.matches
+
+
+@needs_emulator
+@settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(maps(exact=True, outputs=30))
+def test_random_maps_return_the_same_bits_on_the_emulated_processor(tmp_path, form):
+    assert to_c(form, tmp_path, verify="emulate", n_vectors=100).bitwise is True
+
+
+def test_float64_returns_the_bits_of_the_map(tmp_path):
+    report = to_c(policy(), tmp_path, number="float64", verify="compile")
+    assert report.max_error == 0.0
+    assert report.bitwise is True
+    assert "void policy(const double state[5], double out[1]);" in (tmp_path / "policy.h").read_text()
+
+
+@needs_emulator
+def test_maps_that_need_libm_are_executed_too(tmp_path):
+    form = SymbolicMap(
+        [Signal("a", "", -3.0, 3.0), Signal("b", "", 0.5, 2.0)],
+        {"y": sin(Variable("a")) * tanh(Variable("b")) + sqrt(Variable("b")), "z": cos(Variable("a"))},
+        name="waves",
+    )
+    report = to_c(form, tmp_path)
+    assert report.verified == "emulated"
+    assert report.bitwise is None
+    assert 0 < report.m4_library_instructions < report.m4_instructions
+    assert report.max_error <= report.error_bound < 3e-6
+    assert "#include <math.h>" in (tmp_path / "waves.c").read_text()
+
+
+def test_networks_become_tables_and_loops(tmp_path):
+    rng = np.random.default_rng(0)
+    hidden = dense(rng.normal(size=(8, 5)), rng.normal(size=8), "relu", (X, V, C, S, W))
+    (u,) = dense(rng.normal(size=(1, 8)), [0.1], "identity", hidden)
+    report = to_c(SymbolicMap(STATES, {"u": u}, name="network"), tmp_path, verify="compile")
+    assert report.bitwise is True
+    assert "static const float" in (tmp_path / "network.c").read_text()
+
+
+def test_equal_maps_give_equal_bytes_in_any_process(tmp_path):
+    program = (
+        "import sys; from tests.test_export import policy; from sindyrl.export import to_c; "
+        "to_c(policy(), sys.argv[1], verify=sys.argv[2])"
+    )
+    found = []
+    for seed, verify in (("1", "compile"), ("2", "compile"), ("3", "none"), ("4", "none")):
+        folder = tmp_path / seed
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[1])}
+        subprocess.run([sys.executable, "-c", program, str(folder), verify], check=True, env=environment, cwd=tmp_path)
+        found.append(texts(folder))
+    assert found[0] == found[1]
+    assert found[2] == found[3]
+    assert found[0]["policy.c"] == found[2]["policy.c"]
+
+
+def test_two_generators_choose_two_self_tests_and_the_same_code(tmp_path):
+    for seed in (1, 2):
+        to_c(policy(), tmp_path / str(seed), verify="none", rng=np.random.default_rng(seed))
+    one, two = texts(tmp_path / "1"), texts(tmp_path / "2")
+    assert one["policy.c"] == two["policy.c"]
+    assert one["policy_selftest.c"] != two["policy_selftest.c"]
+
+
+def self_test_exit_code(folder: Path, flags: tuple[str, ...] = ()) -> int:
+    command = [*toolchain.host_compiler().command, "-std=c99", "-O2", *flags, "-DPOLICY_SELFTEST_MAIN"]
+    subprocess.run([*command, "policy.c", "policy_selftest.c", "-o", "check", "-lm"], cwd=folder, check=True)
+    return subprocess.run([str(folder / "check")], check=False).returncode
+
+
+def test_self_test_passes_with_fused_arithmetic_and_notices_a_changed_digit(tmp_path):
+    to_c(policy(), tmp_path, verify="compile")
+    assert self_test_exit_code(tmp_path, ("-ffp-contract=fast",)) == 0
+    code = (tmp_path / "policy.c").read_text()
+    (tmp_path / "policy.c").write_text(code.replace("12.4f", "12.401f"))
+    assert self_test_exit_code(tmp_path) == 1
+
+
+def test_self_test_shows_more_than_saturation(tmp_path):
+    form = policy()
+    vectors = check.make_vectors(form, "float32", 1000, np.random.default_rng(0))
+    chosen = source.make_package(form, "policy", "float32", vectors, 16)
+    assert len(np.unique(chosen.expected)) >= 12
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_the_header_serves_cpp(tmp_path):
+    to_c(policy(), tmp_path, verify="none")
+    user = '#include "policy.h"\nint main() { float s[5] = {}, u[1]; policy(s, u); return 0; }\n'
+    (tmp_path / "user.cpp").write_text(user)
+    subprocess.run(["c++", "-Wall", "-Wextra", "-Werror", "-c", "user.cpp", "-o", "user.o"], cwd=tmp_path, check=True)
+    subprocess.run([*toolchain.host_compiler().command, "-c", "policy.c", "-o", "policy.o"], cwd=tmp_path, check=True)
+    subprocess.run(["c++", "user.o", "policy.o", "-o", "user"], cwd=tmp_path, check=True)
+
+
+def wrong(text: str) -> str:
+    return text.replace("12.4f", "12.40001f")
+
+
+def test_c_that_differs_from_its_map_never_arrives(tmp_path, monkeypatch):
+    to_c(policy(), tmp_path, verify="compile")
+    before = texts(tmp_path)
+    right = source.c_function
+    monkeypatch.setattr(source, "c_function", lambda *args, **options: wrong(right(*args, **options)))
+    with pytest.raises(ExportError, match="same arithmetic in NumPy"):
+        to_c(policy(), tmp_path, verify="compile")
+    assert texts(tmp_path) == before
+    with pytest.raises(ExportError):
+        to_c(policy(), tmp_path / "new" / "folder", verify="compile")
+    assert not (tmp_path / "new").exists()
+
+
+def test_beyond_the_rounding_bound_is_refused_where_bits_are_not_defined(tmp_path, monkeypatch):
+    form = SymbolicMap(STATES, {"u": total(TERMS) + sin(X)}, name="policy")
+    right = source.c_function
+    monkeypatch.setattr(
+        source, "c_function", lambda *args, **options: right(*args, **options).replace("12.4f", "12.401f")
+    )
+    with pytest.raises(ExportError, match="more than rounding explains"):
+        to_c(form, tmp_path, verify="compile")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_files_stay_and_a_foreign_file_of_the_same_name_is_not_overwritten(tmp_path):
+    (tmp_path / "main.c").write_text("int main(void) { return 0; }\n")
+    to_c(policy(), tmp_path, verify="none")
+    to_c(policy(), tmp_path, verify="none")  # our own files are replaced
+    assert sorted(texts(tmp_path)) == ["main.c", "policy.c", "policy.h", "policy_selftest.c"]
+    (tmp_path / "policy.c").write_text("/* by hand */\n")
+    with pytest.raises(ExportError, match=r"not generated by sindyrl.*name="):
+        to_c(policy(), tmp_path, verify="none")
+    assert (tmp_path / "policy.c").read_text() == "/* by hand */\n"
+
+
+def test_a_failed_replacement_restores_what_was_there(tmp_path, monkeypatch):
+    to_c(policy(), tmp_path, verify="none")
+    before = texts(tmp_path)
+    replace = os.replace
+
+    def full_disk(a: Path, b: Path) -> None:
+        if str(b).endswith("_selftest.c"):
+            raise OSError(28, "No space left on device")
+        replace(a, b)
+
+    monkeypatch.setattr(package.os, "replace", full_disk)
+    other = SymbolicMap(STATES, {"u": X + V}, name="policy")
+    with pytest.raises(ExportError, match=r"cannot be written.*No space left"):
+        to_c(other, tmp_path, verify="none")
+    assert texts(tmp_path) == before
+    with pytest.raises(ExportError):
+        to_c(other, tmp_path / "new", verify="none")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ExportError, match=r"to_c\(folder=...\).*Choose another folder"):
+        to_c(policy(), tmp_path / "file" / "firmware", verify="none")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("int", "class", "Float", "sin", "sinf", "main", "string", "math", "state", "out", "expected"),
+        *("_policy", "my policy", "9lives", "", "a" * 51, "../up", "policy;"),
+    ],
+)
+def test_a_name_that_c_cannot_have_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"to_c\(name=...\)"):
+        to_c(policy(), tmp_path / "firmware", name=name)
+    assert not (tmp_path / "firmware").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"number": "float16"}, r"number=...\)` must be one of float32, float64. Got 'float16'"),
+        ({"verify": "yes"}, r"verify=...\)` must be one of emulate, compile, none or None. Got 'yes'"),
+        ({"n_vectors": 0}, r"n_vectors=...\)` must be at least 1. Got 0"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        to_c(policy(), tmp_path, **options)
+
+
+def test_what_is_not_a_map_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"must be a SymbolicMap\. Got dict"):
+        to_c({}, tmp_path)
+
+
+def test_a_constant_beyond_float32_leaves_nothing_behind(tmp_path):
+    with pytest.raises(ValueError, match=r"1e\+300.*float64"):
+        to_c(SymbolicMap(["x"], {"y": 1e300 * X}), tmp_path / "firmware")
+    assert not (tmp_path / "firmware").exists()
+
+
+def test_a_map_without_name_of_its_own_becomes_closed_form(tmp_path):
+    report = to_c(SymbolicMap(["x"], {"y": 2.0 * X}), tmp_path, verify="none")
+    assert report.name == "closed_form"
+
+
+def test_unverified_code_says_so(tmp_path):
+    report = to_c(policy(), tmp_path, verify="none")
+    assert (report.verified, report.matches, report.max_error) == ("none", False, None)
+    assert "Not verified" in (tmp_path / "policy.h").read_text()
+
+
+def test_without_a_compiler_the_header_says_unverified_or_the_remedy_is_named(tmp_path, monkeypatch):
+    def nothing() -> list[str]:
+        raise CompilerNotFound("No C compiler was found.")
+
+    monkeypatch.setattr(toolchain, "find_compiler", nothing)
+    with pytest.raises(CompilerNotFound, match='verify="none"'):
+        to_c(policy(), tmp_path / "a", verify="compile")
+    assert not (tmp_path / "a").exists()
+    with pytest.warns(UserWarning, match=r"not verified.*No C compiler"):
+        report = to_c(policy(), tmp_path / "b")
+    assert report.verified == "none"
+    assert "Not verified: there was no C compiler" in (tmp_path / "b" / "policy.h").read_text()
+
+
+def test_without_the_embedded_extra_it_is_compiled_or_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(emulate, "has_zig", lambda: False)
+    with pytest.raises(ImportError, match=r'pip install "sindyrl\[embedded\]"'):
+        to_c(policy(), tmp_path / "a", verify="emulate")
+    assert not (tmp_path / "a").exists()
+    report = to_c(policy(), tmp_path / "b")
+    assert report.verified == "compiled"
+    assert "Not executed on an emulated processor" in (tmp_path / "b" / "policy.h").read_text()
+
+
+def test_units_cannot_leave_their_comment(tmp_path):
+    form = SymbolicMap([Signal("x", "*/ int evil; /* ??/")], {Signal("y", "°/s \\"): 2.0 * X}, name="policy")
+    report = to_c(form, tmp_path, verify="compile")
+    assert report.matches
+    header = (tmp_path / "policy.h").read_text(encoding="utf-8")
+    assert header.count("*/") == 2
+
+
+def test_vectors_stay_inside_the_ranges_and_reach_their_ends():
+    signals = [Signal("a", "", 0.1, 0.3), Signal("b", "", -math.inf, -7.0), Signal("c", "", 1e6, math.inf), Signal("d")]
+    form = SymbolicMap(signals, {"y": Variable("a")})
+    inputs = check.make_vectors(form, "float32", 500, np.random.default_rng(0)).inputs.astype(float)
+    for column, signal in zip(inputs.T, signals, strict=True):
+        assert signal.lower <= column.min() < column.max() <= signal.upper
+    assert inputs[:, 0].min() - 0.1 < 1e-8
+    assert 0.3 - inputs[:, 0].max() < 1e-7
+    assert inputs[:, 3].min() < -5 < 5 < inputs[:, 3].max()
+
+
+def test_a_range_between_two_neighboring_floats_still_exports(tmp_path):
+    form = SymbolicMap([Signal("x", "", 1.0, 1.0 + 1e-12)], {"y": 2.0 * X}, name="narrow")
+    assert to_c(form, tmp_path, verify="compile").matches
+
+
+def test_parts_that_may_be_undefined_are_listed_in_the_header(tmp_path):
+    form = SymbolicMap([Signal("x", "", -1.0, 1.0)], {"y": piecewise([(X > 0.0, 1.0 / X)], 0.0)}, name="pole")
+    to_c(form, tmp_path, verify="compile")
+    assert "May be NaN or infinite inside these ranges: 1/x." in (tmp_path / "pole.h").read_text()
+
+
+def test_a_map_without_inputs_is_a_constant(tmp_path):
+    from sindyrl.expression import Constant
+
+    report = to_c(SymbolicMap([], {"y": Constant(2.5)}, name="constant"), tmp_path, verify="compile")
+    assert report.matches
