@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,12 @@ class CrossEntropyPlanner:
             raise ValueError(
                 f"`CrossEntropyPlanner(model=..., task=...)` must agree on names. Got {self.model.state_names} with "
                 f"{self.model.input_names}, and {self.task.state_names} with {self.task.input_names}."
+            )
+
+        if not math.isclose(self.model.dt, self.task.dt, rel_tol=1e-6):
+            raise ValueError(
+                f"`CrossEntropyPlanner(model=..., task=...)` must have one time step. Got {self.model.dt} s and "
+                f"{self.task.dt} s."
             )
 
     def init(self, x: np.ndarray, /) -> SamplingState:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from sindyrl.model import Model as Model
     from sindyrl.regression import STLSQ as STLSQ
     from sindyrl.regression import Ensemble as Ensemble
+    from sindyrl.regression import SubsetSelection as SubsetSelection
     from sindyrl.simulate import simulate as simulate
     from sindyrl.sparse_map import SparseMap as SparseMap
     from sindyrl.structure import Derivative as Derivative
@@ -68,6 +69,7 @@ _MODULE_OF = {
     # regression and models
     "Ensemble": "regression",
     "STLSQ": "regression",
+    "SubsetSelection": "regression",
     "Derivative": "structure",
     "Increment": "structure",
     "NextState": "structure",

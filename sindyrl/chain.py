@@ -11,13 +11,13 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from sindyrl.collect import InteractionMeter, evaluate
+from sindyrl.collect import InteractionMeter, StepCallback, evaluate
 from sindyrl.controllers.receding import RecedingHorizon
 from sindyrl.controllers.sampling import CrossEntropyPlanner, SamplingState
 from sindyrl.export import to_c
 from sindyrl.identify import Fit, identify
 from sindyrl.learn.active import collect_actively
-from sindyrl.learn.policy_search import Candidate, search
+from sindyrl.learn.policy_search import Candidate, SearchSettings, search
 from sindyrl.model import Model, Truth
 from sindyrl.protocols import Policy
 from sindyrl.run_folder import RunFolder
@@ -70,6 +70,7 @@ class Chain:
     make_env : makes the real environment; it is stepped under a meter and closed after each stage
     truth : the true targets ``(x, u) -> (n, n_targets)`` if a simulator can tell them; otherwise the model is judged by
         the rates seen in the report episodes
+    search_settings : of the policy search, by default its own; they are not in the folder's configuration
     """
 
     def __init__(
@@ -81,9 +82,10 @@ class Chain:
         *,
         truth: Truth | None = None,
         progress: Progress | None = None,
+        search_settings: SearchSettings | None = None,
     ) -> None:
         self.task, self.make_env, self.folder, self.settings = task, make_env, folder, settings
-        self.truth = truth
+        self.truth, self.search_settings = truth, search_settings
         self._progress = progress
         self._stage_of = {
             "data": self._data,
@@ -209,12 +211,18 @@ class Chain:
         with self._metered("selection") as meter:
 
             def validate(policy: SymbolicMap) -> float:
-                value = float(evaluate(meter, compiled(policy), episodes=1, rng=rng)[0])
+                value = self._evaluated(meter, compiled(policy), rng)
                 self.progress("policy", 1.0 - 0.5 ** (generations / 250), f"one real episode returned {value:.0f}")
                 return value
 
             found = search(
-                self.task, model, max_terms=self.settings.max_terms, rng=rng, validate=validate, progress=tell
+                self.task,
+                model,
+                max_terms=self.settings.max_terms,
+                rng=rng,
+                validate=validate,
+                settings=self.search_settings,
+                progress=tell,
             )
         found.chosen.sparse.save(self.path("policy_terms.json"))
         found.policy.save(self.path("policy.json"))
@@ -262,9 +270,16 @@ class Chain:
             "judged_by": "measured rates" if self.truth is None else "the simulator's own",
         }
 
+    def _evaluated(
+        self, meter: InteractionMeter, act: Policy, rng: np.random.Generator, callback: StepCallback | None = None
+    ) -> float:
+        """The return of one real episode; an environment that never ends is stopped at the task's horizon."""
+        limit, names = self.task.horizon, self.task.state_names
+        return float(evaluate(meter, act, episodes=1, rng=rng, max_steps=limit, states=names, callback=callback)[0])
+
     def _episode(self, meter: InteractionMeter, act: Policy, rng: np.random.Generator) -> Trajectory:
         rows: list[tuple[np.ndarray, np.ndarray, float, np.ndarray]] = []
-        evaluate(meter, act, episodes=1, rng=rng, callback=lambda *row: rows.append(row))
+        self._evaluated(meter, act, rng, lambda *row: rows.append(row))
         return Trajectory.uniform(
             np.array([rows[0][0], *(row[3] for row in rows)]),
             np.array([row[1] for row in rows]),

@@ -134,18 +134,19 @@ def evaluate(
     rng: np.random.Generator | None = None,
     seeds: Sequence[int] | None = None,
     max_steps: int | None = None,
+    states: Sequence[str] | None = None,
     callback: StepCallback | None = None,
 ) -> np.ndarray:
     """Undiscounted returns of whole episodes, shape ``(episodes,)``.
 
     The initial states come either from ``episodes`` and ``rng`` or from explicit ``seeds``. An episode lasts until the
-    environment ends it, or ``max_steps``. Errors and warnings as in `collect`.
+    environment ends it, or ``max_steps``. ``states``, ``callback``, errors and warnings as in `collect`.
     """
     if (seeds is None) == (rng is None) or (seeds is None) == (episodes is None):
         raise ValueError("`evaluate(...)` must be given either `seeds`, or `episodes` and `rng`.")
     if max_steps is not None:
         _check_count("evaluate(max_steps=...)", max_steps)
-    session = _Session(env)
+    session = _Session(env, states)
     act = session.feed(policy)
     if seeds is None:
         assert rng is not None

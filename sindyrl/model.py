@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sindyrl.expression import Variable
-from sindyrl.map_file import MapFileError, check_header, check_keys, read_json, shown, write_text
+from sindyrl.map_file import MapFileError, check_header, check_keys, parse_json, read_json, shown, write_text
 from sindyrl.sparse_map import SparseMap
 from sindyrl.structure import Columns, Rates, Structure, structure_from_dict
 from sindyrl.symbolic_map import Signal, SymbolicMap, read_signal, signal_record
@@ -173,6 +173,11 @@ class Model:
     def save(self, path: str | Path) -> None:
         """Write `to_json` to a file that appears whole or not at all."""
         write_text(path, self.to_json() + "\n")
+
+    @classmethod
+    def from_json(cls, source: str) -> Model:
+        """The inverse of `to_json`. Nothing is evaluated. Raises MapFileError with what is wrong."""
+        return cls._from_document(parse_json(source))
 
     @classmethod
     def load(cls, path: str | Path) -> Model:

@@ -81,6 +81,7 @@ class Task:
         if foreign:
             raise ValueError(f"`Task(mirror=...)` names {foreign}, which are not states or inputs {list(names)}.")
         object.__setattr__(self, "mirror", tuple(self.mirror))
+        self._check_mirror()
         self.structure.targets(self.state_names)
         if self.failure_reward is None:
             object.__setattr__(self, "failure_reward", self._smallest_reward())
@@ -102,6 +103,30 @@ class Task:
     @property
     def action_high(self) -> np.ndarray:
         return np.array([signal.upper for signal in self.inputs])
+
+    def _check_mirror(self) -> None:
+        """A wrong claim of symmetry would silently cost half of all policies."""
+        if not self.mirror:
+            return
+        signals = {signal.name: signal for signal in (*self.states, *self.inputs)}
+        for name in self.mirror:
+            if signals[name].lower != -signals[name].upper:
+                raise ValueError(
+                    f"`Task(mirror=...)` names {name!r}, whose range [{signals[name].lower}, {signals[name].upper}] "
+                    "is not symmetric about 0."
+                )
+        rng = np.random.default_rng(0)
+        used = [signals[name] for name in self.reward.input_names]
+        low = np.array([max(signal.lower, -1e3) for signal in used])
+        high = np.array([min(signal.upper, 1e3) for signal in used])
+        points = rng.uniform(low, high, (64, len(used)))
+        flip = np.array([-1.0 if signal.name in self.mirror else 1.0 for signal in used])
+        here, there = self.reward(points), self.reward(points * flip)
+        if not np.allclose(here, there, rtol=1e-9, atol=1e-12, equal_nan=True):
+            raise ValueError(
+                "`Task(mirror=...)` must leave the reward as it is. "
+                f"Flipping the signs of {list(self.mirror)} changes it."
+            )
 
     def _smallest_reward(self) -> float:
         ranges = {signal.name: (signal.lower, signal.upper) for signal in (*self.states, *self.inputs)}

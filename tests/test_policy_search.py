@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.linalg import solve_discrete_are
 
-from sindyrl.learn import policy_search
-from sindyrl.learn.policy_search import SearchSettings, policy_terms, search, search_policy
+from sindyrl.learn import policy_search, scoring
+from sindyrl.learn.policy_search import SearchSettings, search, search_policy
+from sindyrl.learn.scoring import policy_terms
 from sindyrl.library import custom_library, identity_library, polynomial_library
 from sindyrl.model import Model
 from sindyrl.simulate import simulate
@@ -87,7 +88,7 @@ def test_compiled_episodes_equal_simulated_ones_policy_by_policy_and_scenario_by
     weights = rng(1).normal(size=(1, 6, 5)) * np.array([2.0, 2.0, 5.0, 5.0, 5.0, 5.0])[:, None]
     members = np.array([[[0.0, 0.0, 1.0]], [[-0.5, 0.2, 0.8]], [[6.0, 1.0, 1.2]]])
     x0 = rng(2).uniform(-1.5, 1.5, (3, 2))
-    returns = policy_search._compile(task, model, library)(
+    returns = scoring._compile(task, model, library)(
         weights.astype(np.float32), np.moveaxis(members, 0, -1).astype(np.float32), x0.T.astype(np.float32)
     )
     assert returns.shape == (5, 3)
@@ -107,7 +108,7 @@ def test_compiled_episodes_equal_simulated_ones_policy_by_policy_and_scenario_by
 def test_running_away_never_pays():
     """With negative rewards, ending the sum of costs by leaving the ranges would otherwise be tempting."""
     library, _ = policy_terms(CART_TASK, cart_model(), rng())
-    score = policy_search._compile(CART_TASK, cart_model(), library)
+    score = scoring._compile(CART_TASK, cart_model(), library)
     weights = np.zeros((1, 6, 2), dtype=np.float32)
     weights[0, 0, 1] = 100.0  # full thrust outward
     x0 = np.array([[0.2, 1.0, 1.9], [0.0, 0.0, 0.0]], dtype=np.float32)
@@ -118,8 +119,8 @@ def test_running_away_never_pays():
 
 def test_the_objective_is_half_the_mean_and_half_the_worst_tenth():
     returns = np.arange(40.0)[::-1].reshape(1, 40)
-    assert policy_search._objective(returns)[0] == pytest.approx(0.5 * 19.5 + 0.5 * 1.5)
-    assert policy_search._objective(np.array([3.0, 1.0, 2.0])) == pytest.approx(0.5 * 2.0 + 0.5 * 1.0)
+    assert scoring.objective(returns)[0] == pytest.approx(0.5 * 19.5 + 0.5 * 1.5)
+    assert scoring.objective(np.array([3.0, 1.0, 2.0])) == pytest.approx(0.5 * 2.0 + 0.5 * 1.0)
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -146,7 +147,7 @@ def planted(monkeypatch, optimum):
 
         return returns
 
-    monkeypatch.setattr(policy_search, "_compile", compile_landscape)
+    monkeypatch.setattr(scoring, "_compile", compile_landscape)
 
 
 def coefficients(sparse, target=0):
@@ -308,7 +309,7 @@ def test_the_policy_respects_the_mirror_exactly(found):
 
 def test_the_report_is_about_the_policy_that_is_handed_out(found):
     assert found.policy is found.chosen.policy
-    assert found.chosen.score == pytest.approx(policy_search._objective(found.chosen.returns))
+    assert found.chosen.score == pytest.approx(scoring.objective(found.chosen.returns))
     x = rng().uniform(-0.2, 0.2, (50, 2))
     np.testing.assert_allclose(np.clip(found.chosen.sparse(x), -1, 1), found.policy(x), rtol=1e-12)
     assert found.chosen.score <= found.dense_score + 0.1 * abs(found.dense_score)

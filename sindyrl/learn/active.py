@@ -6,6 +6,7 @@ needs the model to know, and where it fails is where the model is wrong.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import gymnasium
@@ -38,14 +39,14 @@ def collect_actively(
     progress : called after every step with the number of steps taken and the model in use
 
     Episodes that end are reset and collection goes on. While ``fit`` raises ValueError (too few usable transitions
-    yet), random inputs stay in charge.
+    yet), random inputs stay in charge; if none ever succeeds, that is a warning with the last reason.
     """
     if not 0 < warmup <= steps:
         raise ValueError(f"`collect_actively(warmup=...)` must be between 1 and steps={steps}. Got {warmup}.")
     if refit_every < 1:
         raise ValueError(f"`collect_actively(refit_every=...)` must be at least 1. Got {refit_every}.")
     learner = _Learner(task, fit, controller, random_policy(env, hold), warmup, refit_every, progress)
-    return collect(
+    data = collect(
         env,
         learner,
         steps=steps,
@@ -55,6 +56,9 @@ def collect_actively(
         dt=task.dt,
         callback=learner.record,
     )
+    if learner.reason is not None:
+        warnings.warn(f"All {steps} inputs were random: no model could be fitted. {learner.reason}", stacklevel=2)
+    return data
 
 
 class _Learner:
@@ -75,6 +79,7 @@ class _Learner:
         self._episodes: list[list[tuple[np.ndarray, np.ndarray, float, np.ndarray]]] = []
         self._steps = 0
         self._model: Model | None = None
+        self.reason: ValueError | None = None  # why there is no model at all
         self._policy: Policy = explore
         self._rng = np.random.default_rng(0)  # replaced by the first reset
 
@@ -96,8 +101,11 @@ class _Learner:
         if since >= 0 and since % self._refit_every == 0:
             try:
                 self._model = self._fit(self._dataset())
-            except ValueError:
+            except ValueError as error:
+                if self._model is None:
+                    self.reason = error
                 return self._policy(x)
+            self.reason = None
             policy = self._controller(self._model)
             if policy is not self._policy and isinstance(policy, Resettable):
                 policy.reset(self._rng)  # it comes in the middle of an episode

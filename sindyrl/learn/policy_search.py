@@ -17,14 +17,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from sindyrl.library import Library
+from sindyrl.learn.scoring import Scorer, objective, policy_terms
 from sindyrl.model import Model
-from sindyrl.simulate import scored_step, start
-from sindyrl.sparse_map import SparseMap, combine
+from sindyrl.sparse_map import SparseMap
 from sindyrl.symbolic_map import SymbolicMap
 from sindyrl.task import Task
 
@@ -172,37 +170,13 @@ def search(
             f"`search(task=..., model=...)` must agree on names. Got {task.state_names} with {task.input_names}, and "
             f"{model.state_names} with {model.input_names}."
         )
+    if not math.isclose(model.dt, task.dt, rel_tol=1e-6):
+        raise ValueError(f"`search(task=..., model=...)` must have one time step. Got {task.dt} s and {model.dt} s.")
     if max_terms < len(task.inputs):
         raise ValueError(
             f"`search(max_terms=...)` must allow at least one term per input, {len(task.inputs)}. Got {max_terms}."
         )
     return _Search(task, model, max_terms, settings, rng, progress).run(validate)
-
-
-def policy_terms(task: Task, model: Model, rng: np.random.Generator) -> tuple[Library, np.ndarray]:
-    """The policy's library and, by input, which terms it may use: (n_inputs, n_terms) of bool.
-
-    Terms that are combinations of others on the states' manifold are dropped. With ``task.mirror``, an input may use
-    the terms that change sign as it does when the mirrored states change sign.
-    """
-    low, high = model.seen.T
-    x = model.structure.project(task.state_names, rng.uniform(low, high, (512, len(low))))
-    bound = task.policy_library.bind(task.state_names, ())
-    library = bound.independent(x)
-    allowed = np.ones((len(task.inputs), len(library)), dtype=bool)
-    if task.mirror:
-        flip = np.array([-1.0 if name in task.mirror else 1.0 for name in task.state_names])
-        here, there = library.features(x), library.features(x * flip)
-        tolerance = 1e-9 * np.abs(here).max(axis=0)
-        odd, even = (np.abs(there + here) <= tolerance).all(axis=0), (np.abs(there - here) <= tolerance).all(axis=0)
-        for row, name in zip(allowed, task.input_names, strict=True):
-            row &= odd if name in task.mirror else even
-    if not allowed.any(axis=1).all():
-        raise ValueError(
-            f"`Task(policy_library=..., mirror=...)` leaves no term for one of the inputs {list(task.input_names)}."
-        )
-    used = np.flatnonzero(allowed.any(axis=0))
-    return library.select(used), allowed[:, used]
 
 
 class _Search:
@@ -217,23 +191,11 @@ class _Search:
         rng: np.random.Generator,
         progress: Progress | None,
     ) -> None:
-        self.task, self.model, self.max_terms, self.settings, self.rng = task, model.compact(), max_terms, settings, rng
-        self.progress = progress
-        self.library, self.allowed = policy_terms(task, model, rng)
-        # Terms of unit size at the largest magnitude seen: near the middle the low degrees then decide. With smaller
-        # units the cubic terms dominate and the search gets stuck (measured; robust scores fall from 870 to 740).
-        self.scale = np.maximum(np.abs(model.seen).max(axis=1), 1e-6)
-        self.term_scale = self._term_scale()
-        self.score_batch = _compile(task, self.model, self.library)
-        self.model_steps = 0
+        self.task, self.max_terms, self.settings, self.rng, self.progress = task, max_terms, settings, rng, progress
+        library, self.allowed = policy_terms(task, model, rng)
+        self.scorer = Scorer(task, model, library)
         # One and the same examination for every finished policy, dense or sparse.
-        self.exam = self._scenarios(_EXAM, settings.spread)
-
-    def _term_scale(self) -> np.ndarray:
-        """(n_inputs, n_terms) factor from a unit-scaled weight to the coefficient of the term in physical units."""
-        typical = np.abs(self.library.features(self.scale[None])[0])
-        half = (self.task.action_high - self.task.action_low) / 2.0
-        return half[:, None] / np.where(typical > 0, typical, 1.0)
+        self.exam = self.scorer.scenarios(_EXAM, settings.spread, rng)
 
     # ---- stages
 
@@ -244,9 +206,9 @@ class _Search:
         dense_score, reach = -math.inf, -math.inf
         for attempt in range(self.settings.attempts):
             weights = self._robust("robust", dense[attempt % len(dense)], 0.3, self.settings.polish, self.allowed)
-            returns = self._returns(weights[None], self.exam)[0]
-            dense_score, reach = max(dense_score, _objective(returns)), max(reach, float(returns[0]))
-            found.append(self._sparse(weights, self._share(self.settings.keep, _objective(returns))))
+            returns = self.scorer.returns(weights[None], self.exam)[0]
+            dense_score, reach = max(dense_score, objective(returns)), max(reach, float(returns[0]))
+            found.append(self._sparse(weights, self._share(self.settings.keep, objective(returns))))
             if found[-1].score < self._share(self.settings.keep, dense_score):
                 continue
             if validate is None:
@@ -261,11 +223,11 @@ class _Search:
             best = max(validations, key=lambda item: item[1])[0]
         else:
             best = max(range(len(found)), key=lambda index: found[index].score)
-        return SearchResult(found[best], dense_score, reach, tuple(found), tuple(validations), self.model_steps)
+        return SearchResult(found[best], dense_score, reach, tuple(found), tuple(validations), self.scorer.model_steps)
 
     def _share(self, share: float, value: float) -> float:
         """``share`` of the way from failing at once to ``value``; rewards may be negative."""
-        floor = min(float(self.task.failure_reward or 0.0) * self.task.horizon, value)
+        floor = min(self.scorer.floor, value)
         return floor + share * (value - floor)
 
     def _dense(self) -> list[np.ndarray]:
@@ -285,7 +247,7 @@ class _Search:
             )
             for _ in range(settings.restarts)
         ]
-        scores = _objective(self._returns(np.array(found), self.exam))
+        scores = objective(self.scorer.returns(np.array(found), self.exam))
         return [found[index] for index in np.argsort(-scores, kind="stable")]
 
     def _robust(
@@ -316,12 +278,12 @@ class _Search:
             weights, mask, score = self._one_term_fewer(weights, mask, enough)
             path.append((int(mask.sum()), score))
         weights = self._robust("polish", weights, self._step(weights, mask, 0.05), self.settings.polish, mask)
-        returns = self._returns(weights[None], self.exam)[0]
+        returns = self.scorer.returns(weights[None], self.exam)[0]
         used = np.flatnonzero(mask.any(axis=0))
         units = tuple(signal.unit for signal in self.task.inputs)
-        coef = (weights * self.term_scale)[:, used]
-        sparse = SparseMap(self.library.select(used), coef, self.task.input_names, units)
-        return Candidate(sparse, self._policy(sparse), float(_objective(returns)), returns, tuple(path))
+        coef = (weights * self.scorer.term_scale)[:, used]
+        sparse = SparseMap(self.scorer.library.select(used), coef, self.task.input_names, units)
+        return Candidate(sparse, self._policy(sparse), float(objective(returns)), returns, tuple(path))
 
     def _one_term_fewer(
         self, weights: np.ndarray, mask: np.ndarray, enough: float
@@ -333,7 +295,7 @@ class _Search:
             kept = np.where(smaller, weights, 0.0)
             stage, sigma = f"{smaller.sum()} terms", self._step(kept, smaller, 0.1)
             kept = self._robust(stage, kept, sigma, self.settings.repair, smaller, enough)
-            score = float(_objective(self._returns(kept[None], self.exam)[0]))
+            score = float(objective(self.scorer.returns(kept[None], self.exam)[0]))
             if best is None or score > best[2]:
                 best = kept, smaller, score
             if score >= enough:
@@ -348,7 +310,7 @@ class _Search:
         masks = [mask.copy() for _ in removable]
         for trial, smaller, index in zip(trials, masks, removable, strict=True):
             trial[index], smaller[index] = 0.0, False
-        scores = _objective(self._returns(trials, self.exam))
+        scores = objective(self.scorer.returns(trials, self.exam))
         return [masks[index] for index in np.argsort(-scores, kind="stable")]
 
     @staticmethod
@@ -390,10 +352,10 @@ class _Search:
         batch = weights[None]
         for generation in range(generations):
             if generation % _SAME_SCENARIOS == 0:
-                drawn = self._scenarios(scenarios, spread)
+                drawn = self.scorer.scenarios(scenarios, spread, self.rng)
             asked = np.array(strategy.ask())
             batch = self._masked(asked, mask)
-            scores = _objective(self._returns(batch, drawn))
+            scores = objective(self.scorer.returns(batch, drawn))
             strategy.tell(list(asked), list(-scores))
             if self.progress is not None:
                 self.progress(stage, float(scores.max()))
@@ -402,7 +364,7 @@ class _Search:
             if (stall.over(median) or median >= enough) and settled:
                 break
         finalists = np.concatenate([weights[None], self._masked(np.array(strategy.mean)[None], mask), batch])
-        return np.asarray(finalists[int(np.argmax(_objective(self._returns(finalists, self.exam))))])
+        return np.asarray(finalists[int(np.argmax(objective(self.scorer.returns(finalists, self.exam))))])
 
     @staticmethod
     def _masked(vectors: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -410,28 +372,6 @@ class _Search:
         weights = np.zeros((len(vectors), *mask.shape))
         weights[:, mask] = vectors[:, : int(mask.sum())]
         return weights
-
-    # ---- scoring
-
-    def _scenarios(self, count: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients (target, feature, scenario) and initial states (state, scenario); the first are unperturbed."""
-        coef = self.model.rates.coef if self.model.rates.coef.ndim == 3 else self.model.rates.coef[None]
-        chosen = coef[self.rng.integers(len(coef), size=count)]
-        chosen = chosen * (1.0 + spread * self.rng.standard_normal(chosen.shape))
-        chosen[0] = coef[0]
-        return np.moveaxis(chosen, 0, -1), self.task.reset(self.rng, count).T
-
-    def _returns(self, weights: np.ndarray, scenarios: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """Returns (candidate, scenario) of weights (candidate, n_inputs, n_terms)."""
-        physical = np.moveaxis(weights * self.term_scale, 0, -1).astype(np.float32)
-        count = physical.shape[-1]
-        # Blocks of one size: a single compilation per number of scenarios serves every stage.
-        padded = np.pad(physical, [(0, 0), (0, 0), (0, -count % _BLOCK)])
-        coef, x0 = scenarios[0].astype(np.float32), scenarios[1].astype(np.float32)
-        blocks = np.split(padded, padded.shape[-1] // _BLOCK, axis=-1)
-        returns = np.concatenate([np.asarray(self.score_batch(block, coef, x0)) for block in blocks])
-        self.model_steps += len(returns) * coef.shape[-1] * self.task.horizon
-        return returns[: len(weights)].astype(np.float64)
 
     # ---- the answer
 
@@ -443,7 +383,6 @@ class _Search:
 
 
 _SAME_SCENARIOS = 10  # generations that are compared on the same draw
-_BLOCK = 32  # policies rolled out together
 _EXAM = 32  # scenarios in which finished policies are compared
 
 
@@ -462,39 +401,3 @@ class _Stall:
         else:
             self.since += 1
         return self.since >= self.patience
-
-
-def _objective(returns: np.ndarray) -> Any:
-    """Average of the mean and of the worst tenth (the worst, if there are few): do well, and nowhere badly."""
-    worst = max(returns.shape[-1] // 10, 1)
-    return 0.5 * returns.mean(axis=-1) + 0.5 * np.sort(returns, axis=-1)[..., :worst].mean(axis=-1)
-
-
-def _compile(task: Task, model: Model, library: Library) -> Callable[[Any, Any, Any], Any]:
-    """``returns(weights, coef, x0)``: whole episodes of every policy in every scenario.
-
-    weights : (n_inputs, n_terms, policy)    coef : (target, feature, scenario)    x0 : (state, scenario)
-    Returns (policy, scenario).
-    """
-    import jax
-    import jax.numpy as jnp
-
-    step = scored_step(task, model)
-    terms = library.columns("jax")
-    low, high = task.action_low.astype(np.float32), task.action_high.astype(np.float32)
-
-    @jax.jit
-    def returns(weights: Any, coef: Any, x0: Any) -> Any:
-        shape = (weights.shape[-1], coef.shape[-1])
-        carry = start([jnp.broadcast_to(column, shape) for column in x0])
-        by_policy = weights[..., None]
-
-        def one(carry: Any, _: None) -> Any:
-            raw = combine(by_policy, terms(carry[0]))
-            u = [jnp.clip(column, low[i], high[i]) for i, column in enumerate(raw)]
-            return step(coef, carry, u), None
-
-        (_, _, total), _ = jax.lax.scan(one, carry, None, length=task.horizon)
-        return total
-
-    return returns

@@ -3,3 +3,4 @@
 from sindyrl.regression.ensemble import Ensemble as Ensemble
 from sindyrl.regression.gram import Gram as Gram
 from sindyrl.regression.stlsq import STLSQ as STLSQ
+from sindyrl.regression.subset import SubsetSelection as SubsetSelection
