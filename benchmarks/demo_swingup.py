@@ -42,6 +42,8 @@ class Config:
     """Count seeds up from here instead of deriving them: for development, never for a reported table."""
     save: bool = False
     """Write the table to benchmarks/results/."""
+    quick: bool = False
+    """One development seed: does it run, not how good is it."""
     json: bool = False
     """Print JSON lines."""
 
@@ -104,6 +106,14 @@ def verdict(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def main(config: Config) -> int:
+    if config.quick:
+        config = dataclasses.replace(config, seeds=1, first_seed=config.first_seed or 0)
+    if config.seeds < 1:
+        sys.stderr.write(f"`--seeds` must be at least 1. Got {config.seeds}.\n")
+        return 2
+    if config.save and config.first_seed is not None:
+        sys.stderr.write("`--save` is for derived seeds. Leave `--first-seed` and `--quick` out.\n")
+        return 2
     if config.first_seed is None:
         tree = tree_hash()
         seeds = derived_seeds(tree, config.seeds)
@@ -124,8 +134,6 @@ def main(config: Config) -> int:
         "rows": rows,
     }
     if config.save:
-        if config.first_seed is not None:
-            raise ValueError("`save` is for derived seeds. Leave `first_seed` out.")
         RESULTS.mkdir(exist_ok=True)
         name = "demo_swingup" + (f"_noise{config.noise:g}" if config.noise else "")
         (RESULTS / f"{name}.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

@@ -29,9 +29,14 @@ if TYPE_CHECKING:
     from sindyrl.library import polynomial_library as polynomial_library
     from sindyrl.library import trigonometric_library as trigonometric_library
     from sindyrl.model import Model as Model
+    from sindyrl.pysindy_bridge import from_pysindy as from_pysindy
     from sindyrl.regression import STLSQ as STLSQ
+    from sindyrl.regression import BestSubset as BestSubset
+    from sindyrl.regression import ConstrainedSTLSQ as ConstrainedSTLSQ
+    from sindyrl.regression import Constraints as Constraints
     from sindyrl.regression import Ensemble as Ensemble
     from sindyrl.regression import SubsetSelection as SubsetSelection
+    from sindyrl.regression import weak_form as weak_form
     from sindyrl.simulate import simulate as simulate
     from sindyrl.sparse_map import SparseMap as SparseMap
     from sindyrl.structure import Derivative as Derivative
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
     from sindyrl.task import Task as Task
     from sindyrl.trajectory import Dataset as Dataset
     from sindyrl.trajectory import Trajectory as Trajectory
+    from sindyrl.units import check_units as check_units
 
 __version__ = "0.1.0"
 
@@ -66,16 +72,22 @@ _MODULE_OF = {
     "identity_library": "library",
     "polynomial_library": "library",
     "trigonometric_library": "library",
+    "check_units": "units",
     # regression and models
+    "BestSubset": "regression",
+    "ConstrainedSTLSQ": "regression",
+    "Constraints": "regression",
     "Ensemble": "regression",
     "STLSQ": "regression",
     "SubsetSelection": "regression",
+    "weak_form": "regression",
     "Derivative": "structure",
     "Increment": "structure",
     "NextState": "structure",
     "SecondOrder": "structure",
     "Model": "model",
     "Task": "task",
+    "from_pysindy": "pysindy_bridge",
     "identify": "identify",
     "simulate": "simulate",
     # controllers

@@ -18,6 +18,7 @@ from sindyrl.export import to_c
 from sindyrl.identify import Fit, identify
 from sindyrl.learn.active import collect_actively
 from sindyrl.learn.policy_search import Candidate, SearchSettings, search
+from sindyrl.measurement_noise import measurement_noise
 from sindyrl.model import Model, Truth
 from sindyrl.protocols import Policy
 from sindyrl.run_folder import RunFolder
@@ -54,10 +55,12 @@ class ChainSettings:
     hold: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("data_steps", "max_terms", "model_terms", "report_episodes", "warmup", "refit_every"):
+        for name in (field.name for field in dataclasses.fields(self) if field.name != "seed"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be a positive integer. Got {value!r}.")
+        if self.horizon % self.hold:
+            raise ValueError(f"`horizon` must be a multiple of `hold`, {self.hold}. Got {self.horizon}.")
         if self.warmup > self.data_steps:
             raise ValueError(f"`data_steps` must be at least the {self.warmup} random ones. Got {self.data_steps}.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
@@ -177,6 +180,8 @@ class Chain:
             states=task.states,
             inputs=task.inputs,
             inclusion=not quick,
+            # From 40 rows an input may well be lost; the next refit, ten steps on, has more to go by.
+            actuators="allow" if quick else "error",
         )
 
     def _model(self, rng: np.random.Generator) -> dict[str, Any]:
@@ -198,6 +203,7 @@ class Chain:
 
     def _policy(self, rng: np.random.Generator) -> dict[str, Any]:
         model = Model.load(self.path("model.json"))
+        noise = measurement_noise(model, Dataset.from_npz(self.path("data.npz")))
         generations = 0
 
         def tell(stage: str, score: float) -> None:
@@ -221,6 +227,7 @@ class Chain:
                 max_terms=self.settings.max_terms,
                 rng=rng,
                 validate=validate,
+                noise=noise,
                 settings=self.search_settings,
                 progress=tell,
             )
@@ -233,6 +240,7 @@ class Chain:
             "model_steps": found.model_steps,
             "dense_score": found.dense_score,
             "reach": found.reach,
+            "measurement_noise": noise.tolist(),
             "chosen": found.candidates.index(found.chosen),
             "candidates": [_candidate(candidate) for candidate in found.candidates],
             "validations": [{"candidate": index, "return": value} for index, value in found.validations],

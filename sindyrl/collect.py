@@ -299,6 +299,12 @@ class _Session:
         return reward
 
 
+def check_spaces(env: gymnasium.Env) -> None:
+    """Raise `UnsupportedEnvironmentError` unless observations and actions are vectors of real numbers, as needed."""
+    _action_space(env)
+    _observation_size(env)
+
+
 def _action_space(env: gymnasium.Env) -> gymnasium.spaces.Box:
     space = env.action_space
     if not isinstance(space, gymnasium.spaces.Box) or not np.issubdtype(space.dtype or np.float64, np.floating):

@@ -68,7 +68,10 @@ def print_closing(
     rows: Sequence[Sequence[str]],
     lines: Sequence[str],
 ) -> None:
-    """The closing summary: equations, policy, the comparison table, and further lines."""
+    """The closing summary: equations, policy, the comparison table, and further lines.
+
+    rows : method, return, real steps and source of each
+    """
     console = Console(highlight=False, soft_wrap=True)
     console.print("\n[bold]Equations of motion[/bold]")
     for equation in equations:
@@ -79,10 +82,13 @@ def print_closing(
     for line in policy:
         console.print(f"  {line}", markup=False)
     console.print()
-    table = Table("method", "return", "real steps", "source", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
+    # Sources below the table: they are sentences, and a terminal is 80 columns wide.
+    table = Table("method", "return", "real steps", "", box=None, pad_edge=False)
+    for number, (*cells, _) in enumerate(rows, start=1):
+        table.add_row(*cells, rf"\[{number}]")
     console.print(table)
+    for number, row in enumerate(rows, start=1):
+        console.print(f"[{number}] {row[-1]}", style="dim", markup=False)
     console.print()
     for line in lines:
         console.print(line, markup=False)

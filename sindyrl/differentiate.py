@@ -1,12 +1,17 @@
-"""Time derivatives of sampled states."""
+"""Time derivatives of sampled states, and how much to smooth them."""
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-__all__ = ["METHODS", "derivative"]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+__all__ = ["METHODS", "Smoothing", "choose_smoothing", "derivative", "local_polynomial"]
 
 METHODS = ("savitzky_golay", "finite_difference", "spline", "trend_filtered", "kalman", "kernel", "spectral")
 # What the package leaves to the user; no default would suit data of every unit.
@@ -44,6 +49,95 @@ def derivative(t: Any, x: Any, method: str = "savitzky_golay", **settings: Any) 
     rows = x.T if x.ndim == 2 else x[None]
     result = package.dxdt(rows, t, kind=method, axis=1, **settings)
     return np.asarray(result).T.reshape(x.shape)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Smoothing:
+    """Held-out errors of local polynomial fits, and what follows from them.
+
+    windows : (candidate,) numbers of samples
+    order : of the polynomials
+    squared_error : (candidate, state) mean square of a sample minus its prediction from the other samples of its window
+    window : (state,) the window of the least error
+    noise : (state,) estimate of the noise's standard deviation there, in the unit of the state
+    """
+
+    windows: tuple[int, ...]
+    order: int
+    squared_error: np.ndarray
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        return tuple(self.windows[k] for k in self.squared_error.argmin(axis=0))
+
+    @property
+    def noise(self) -> np.ndarray:
+        return np.sqrt(self.squared_error.min(axis=0))
+
+
+_WINDOWS = (7, 9, 11, 13, 15, 19, 23, 27, 33, 41, 51, 63, 77, 95)
+
+
+def choose_smoothing(t: Any, x: Any, *, order: int = 4, windows: Sequence[int] | None = None) -> Smoothing:
+    r"""Choose the window of a local polynomial smoother, state by state, by the error on held-out samples.
+
+    Each sample is predicted from the others of its window; for a linear smoother ``S`` that error needs no refit,
+    ``(x - S x)_i / (1 - S_ii)``.  A window is right when it is as wide as the signal's own bends allow.
+    The error holds noise and prediction error, so `Smoothing.noise` is slightly above the noise itself.
+
+    t : (time,) seconds, any spacing   x : (time,) or (time, state)
+    windows : candidates, odd; default 7 to 95 samples, as far as they fit
+    Assumes noise that is independent from sample to sample; noise that is not is taken for signal.
+    Raises ValueError for shapes that do not fit, times that do not increase, or no candidate that fits.
+    Reference: Fan and Gijbels, Local Polynomial Modelling and Its Applications, 1996, section 4.
+    """
+    t, x = np.asarray(t, dtype=np.float64), np.asarray(x, dtype=np.float64)
+    _check(t, x, "finite_difference")
+    x = x.reshape(len(t), -1)
+    given = _WINDOWS if windows is None else tuple(windows)
+    fitting = tuple(window for window in given if order + 1 < window <= len(t))
+    if not fitting or any(window % 2 == 0 for window in fitting):
+        raise ValueError(
+            f"`choose_smoothing(windows=...)` must be odd, above `order` + 1 ({order + 1}) and at most the number of "
+            f"samples ({len(t)}). Got {given}."
+        )
+    errors = np.empty((len(fitting), x.shape[1]))
+    for row, window in zip(errors, fitting, strict=True):
+        smoother = local_polynomial(t, window, order)
+        kept = 1.0 - smoother.diagonal()
+        row[:] = np.mean(((x - smoother @ x) / kept[:, None]) ** 2, axis=0)
+    return Smoothing(fitting, order, errors)
+
+
+def local_polynomial(t: np.ndarray, window: int, order: int, derivative: int = 0) -> csr_array:
+    """Matrix (time, time) of a local polynomial fit, evaluated at every sample or differentiated once there.
+
+    Row ``i`` fits ``order`` to the ``window`` samples around sample ``i`` (at the ends, to the first and last ones):
+    a Savitzky-Golay filter, for any spacing.
+    """
+    from scipy.sparse import csr_array
+
+    n = len(t)
+    starts = np.clip(np.arange(n) - window // 2, 0, n - window)
+    columns = starts[:, None] + np.arange(window)
+    steps = np.diff(t)
+    even = np.abs(steps - steps.mean()).max() <= 1e-6 * steps.mean() + 4 * np.spacing(np.abs(t).max())
+    # On an even grid all windows are the same, so one factorization serves them all.
+    distinct = np.arange(1) if even else np.arange(n - window + 1)
+    samples = t[distinct[:, None] + np.arange(window)]
+    center = samples.mean(axis=1)
+    half = (samples[:, -1] - samples[:, 0]) / 2
+    powers = np.arange(order + 1)
+    s = (samples - center[:, None]) / half[:, None]
+    fits = np.linalg.pinv(s[..., None] ** powers)  # (window start, power, sample)
+    which = np.zeros(n, dtype=int) if even else starts
+    at = s[which, np.arange(n) - starts]
+    if derivative == 0:
+        basis = at[:, None] ** powers
+    else:
+        basis = powers * at[:, None] ** np.maximum(powers - 1, 0) / half[which][:, None]
+    weights = np.einsum("ip,ipw->iw", basis, fits[which])
+    return csr_array((weights.ravel(), columns.ravel(), window * np.arange(n + 1)), shape=(n, n))
 
 
 def _savitzky_golay(t: np.ndarray, x: np.ndarray, *, window: int = 7, order: int = 3) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sindyrl.guard import Action, ActuatorReport, check_actuators, enforce
 from sindyrl.library import Library, LibrarySpec
 from sindyrl.model import Model
 from sindyrl.regression.gram import Gram
@@ -41,6 +42,7 @@ class Fit:
     condition : condition number of the library matrix with unit columns, after dependent columns were dropped
     dropped : names of the library's terms that are combinations of earlier ones on these data
     rows, excluded : transitions used, and left out by ``exclude``
+    actuators : gains of the inputs against the dense fit; None if the system has none, or with ``actuators="allow"``
     """
 
     model: Model
@@ -52,6 +54,7 @@ class Fit:
     dropped: tuple[str, ...]
     rows: int
     excluded: int
+    actuators: ActuatorReport | None = None
 
     def __str__(self) -> str:
         rates = self.model.rates
@@ -86,6 +89,7 @@ def identify(
     inputs: Sequence[Signal] | None = None,
     members: int = _MEMBERS,
     inclusion: bool = True,
+    actuators: Action = "error",
     rng: np.random.Generator | None = None,
 ) -> Fit:
     r"""Find sparse equations of motion.
@@ -102,6 +106,8 @@ def identify(
     states, inputs : signals with units and ranges, by default bare names
     members : size of the ensemble, row bootstraps on the selected support; 1 for none
     inclusion : also resample the selection itself (costs about 20 further selections)
+    actuators : what to do if an input loses all its terms of a target on which a dense fit shows an effect (see
+        `sindyrl.guard`): "error" raises ActuatorError, a ValueError; "warn" warns; "allow" does not look
     rng : for the bootstraps; default a fixed seed, so that the same data give the same model
 
     Raises ValueError if fewer rows remain than terms could be told apart with, or a name does not fit.
@@ -110,6 +116,8 @@ def identify(
     rng = np.random.default_rng(0) if rng is None else rng
     if members < 1:
         raise ValueError(f"`identify(members=...)` must be at least 1. Got {members}.")
+    if actuators not in ("error", "warn", "allow"):
+        raise ValueError(f"`identify(actuators=...)` must be 'error', 'warn' or 'allow'. Got {actuators!r}.")
     data = Dataset((data,)) if isinstance(data, Trajectory) else data
     state_signals = tuple(Signal(name) for name in data.states) if states is None else tuple(states)
     input_signals = tuple(Signal(name) for name in data.inputs) if inputs is None else tuple(inputs)
@@ -141,8 +149,13 @@ def identify(
             f"`identify(regressor=...)` must find `coef_` of shape {(y.shape[1], len(reduced))}, (target, feature). "
             f"Got {coef.shape}."
         )
+    found = None
+    if actuators != "allow" and data.inputs:
+        found = check_actuators(reduced, z, y, coef, targets=form.targets(data.states), scale=_change(form, x, y))
+        enforce(found, actuators)
     # Standard errors need several refits, however few of them the model keeps.
-    members_coef = bootstrap_refits(theta, y, coef, max(members, _MEMBERS), rng)
+    refit = getattr(estimator, "refit_members", bootstrap_refits)  # a constrained regressor keeps its constraints
+    members_coef = refit(theta, y, coef, max(members, _MEMBERS), rng)
     sizes = [int(np.count_nonzero(row)) for row in coef]
     share = inclusion_by_bootstrap(theta, y, sizes, _INCLUSION_MEMBERS, rng) if inclusion else (coef != 0).astype(float)
     residual = np.sqrt(np.mean((y - theta @ coef.T) ** 2, axis=0))
@@ -166,7 +179,13 @@ def identify(
         tuple(name for name in bound.names if name not in reduced.names),
         len(x),
         len(pairs.x) - len(x),
+        found,
     )
+
+
+def _change(form: Structure, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Size of what there is to explain, (target,): of a next state only its difference from the state counts."""
+    return np.asarray(np.std(y - x if form.kind == "next_state" else y, axis=0))
 
 
 def _spread(values: np.ndarray, kept: list[int], size: int) -> np.ndarray:

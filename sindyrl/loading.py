@@ -12,6 +12,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from sindyrl.collect import check_spaces
 from sindyrl.task import Task
 
 
@@ -39,12 +40,23 @@ def env_maker(name: str) -> Callable[[], gymnasium.Env[Any, Any]]:
             raise LoadingError(f"`--env {name}`: its module needs {error.name!r}, which is not installed.") from None
         maker = getattr(module, attribute, None)
         if callable(maker):
-            return maker
+            return lambda: _made(name, maker)
     try:
-        gymnasium.spec(name)
+        gymnasium.spec(attribute)  # without its module, which `gymnasium.spec` does not understand
     except gymnasium.error.Error as error:
-        raise LoadingError(f"`--env {name}`: {error} Name a registered id, or `module:Class` of your own.") from None
-    return lambda: gymnasium.make(name)
+        said = str(error).rstrip(".?")
+        raise LoadingError(f"`--env {name}`: {said}. Name a registered id, or `module:Class` of your own.") from None
+    return lambda: _made(name, lambda: gymnasium.make(attribute))
+
+
+def _made(name: str, maker: Callable[[], Any]) -> gymnasium.Env[Any, Any]:
+    try:
+        env = maker()
+    except gymnasium.error.Error as error:  # for instance a simulator that is not installed, with what to install
+        raise LoadingError(f"`--env {name}`: {error}") from None
+    if not isinstance(env, gymnasium.Env):
+        raise LoadingError(f"`--env {name}` must make a gymnasium.Env. Got a {type(env).__name__}.")
+    return env
 
 
 def load_task(path: str | Path) -> Task:
@@ -67,7 +79,11 @@ def load_task(path: str | Path) -> Task:
 
 
 def check_fit(task: Task, env: gymnasium.Env[Any, Any]) -> None:
-    """Raise LoadingError unless the task's states and inputs describe the environment's spaces."""
+    """Raise LoadingError unless the task's states and inputs describe the environment's spaces.
+
+    Raises UnsupportedEnvironmentError if these are not vectors of real numbers, whatever the task.
+    """
+    check_spaces(env)
     observation, action = env.observation_space, env.action_space
     if isinstance(observation, gymnasium.spaces.Box) and observation.shape != (len(task.states),):
         raise LoadingError(

@@ -133,7 +133,7 @@ def learned_against_true(
         )
     units = tuple(units) or ("",) * len(names)
     errors = relative_rms(true, learned)
-    with _figure(2.5 * len(names)) as figure:
+    with styled_figure(2.5 * len(names)) as figure:
         grid = figure.subplots(len(names), 2, squeeze=False, width_ratios=(1, 1))
         for (left, right), x, y, name, unit, error in zip(grid, true.T, learned.T, names, units, errors, strict=True):
             rows = _shown_rows(x, np.abs(y - x))
@@ -141,13 +141,13 @@ def learned_against_true(
             left.plot(x[rows], y[rows], ".", color=COLORS[0], markersize=3.2, markeredgewidth=0, alpha=0.7)
             left.plot(ends, ends, color=MUTED, linewidth=0.8, zorder=1)
             left.set_title(f"{name}: relative RMS error {percent(error)}")
-            left.set_xlabel(_label(f"true {name}", unit))
-            left.set_ylabel(_label("learned", unit))
+            left.set_xlabel(axis_label(f"true {name}", unit))
+            left.set_ylabel(axis_label("learned", unit))
             right.axhline(0.0, color=MUTED, linewidth=0.8, zorder=1)
             right.plot(x[rows], (y - x)[rows], ".", color=COLORS[1], markersize=3.2, markeredgewidth=0, alpha=0.7)
             right.set_title("What is left")
-            right.set_xlabel(_label(f"true {name}", unit))
-            right.set_ylabel(_label("learned − true", unit))
+            right.set_xlabel(axis_label(f"true {name}", unit))
+            right.set_ylabel(axis_label("learned − true", unit))
         return figure
 
 
@@ -169,7 +169,7 @@ def episode(trajectory: Trajectory, task: Task, *, until: float | None = None) -
     groups = _groups(task.states)
     panels = len(groups) + 1 + (trajectory.r is not None)
     rows = (panels + 1) // 2
-    with _figure(1.75 * rows + 0.3) as figure:
+    with styled_figure(1.75 * rows + 0.3) as figure:
         every = list(figure.subplots(rows, 2, squeeze=False, sharex=True).flat)
         for axes, group in zip(every, groups, strict=False):
             _lines(axes, t, [trajectory.column(signal.name)[: len(t)] for signal in group], group)
@@ -193,13 +193,13 @@ def phase_portrait(trajectories: Sequence[Trajectory], task: Task, model: Model,
     Raises ValueError if the task has fewer than two states.
     """
     plane = _plane(task, model)
-    with _figure(4.6) as figure:
+    with styled_figure(4.6) as figure:
         axes = figure.subplots()
         tracks = [plane.track(trajectory.x) for trajectory in trajectories[:_MAX_EPISODES]]
         limits = _padded_limits(tracks)
         _stream(axes, plane, limits, model, policy)
         for track in tracks:
-            axes.plot(*_thinned(track).T, color=COLORS[0], alpha=0.75, linewidth=1.1, zorder=3)
+            axes.plot(*thinned(track).T, color=COLORS[0], alpha=0.75, linewidth=1.1, zorder=3)
         first, last = np.array([track[0] for track in tracks]), np.array([track[-1] for track in tracks])
         axes.plot(*first.T, "o", color=COLORS[1], markersize=6, fillstyle="none", zorder=4, label="start of an episode")
         axes.plot(*last.T, "o", color=COLORS[1], markersize=6, zorder=4, label="its end")
@@ -221,7 +221,7 @@ def return_against_steps(results: Sequence[MethodResult]) -> Figure:
 
     if not results:
         raise ValueError("`return_against_steps(results)` must have at least one result. Got none.")
-    with _figure(3.1 + 0.2 * len(results)) as figure:
+    with styled_figure(3.1 + 0.2 * len(results)) as figure:
         axes = figure.subplots()
         axes.set_xscale("log")
         handles = [_method(axes, result, COLORS[i % len(COLORS)]) for i, result in enumerate(results)]
@@ -250,7 +250,7 @@ def terms_against_score(path: Sequence[tuple[int, float]], *, dense_score: float
     if not path:
         raise ValueError("`terms_against_score(path)` must have at least one entry. Got none.")
     terms, scores = np.array(path, dtype=np.float64).T
-    with _figure(2.6) as figure:
+    with styled_figure(2.6) as figure:
         axes = figure.subplots()
         axes.plot(terms, scores, "o-", color=COLORS[0], markersize=4)
         if dense_score is not None:
@@ -281,7 +281,7 @@ def _groups(signals: Sequence[Signal]) -> list[list[Signal]]:
 
 def _lines(axes: Axes, t: np.ndarray, columns: Sequence[np.ndarray], group: Sequence[Signal]) -> None:
     for column, signal, color in zip(columns, group, COLORS, strict=False):
-        axes.plot(*_thinned(np.column_stack([t, column])).T, color=color, label=signal.name)
+        axes.plot(*thinned(np.column_stack([t, column])).T, color=color, label=signal.name)
     _name(axes, group)
 
 
@@ -289,18 +289,18 @@ def _held(axes: Axes, t: np.ndarray, u: np.ndarray, inputs: Sequence[Signal]) ->
     for index, column in enumerate(u.T):
         # Held over each step; the last value is repeated so that the last step has its length.
         held = np.column_stack([t, np.append(column, column[-1])])
-        axes.plot(*_thinned(held).T, color=COLORS[index % len(COLORS)], drawstyle="steps-post", linewidth=0.9)
+        axes.plot(*thinned(held).T, color=COLORS[index % len(COLORS)], drawstyle="steps-post", linewidth=0.9)
     _name(axes, inputs)
 
 
 def _running_reward(axes: Axes, t: np.ndarray, r: np.ndarray) -> None:
     total = np.concatenate([[0.0], np.cumsum(r)])
-    axes.plot(*_thinned(np.column_stack([t, total[: len(t)]])).T, color=COLORS[2])
+    axes.plot(*thinned(np.column_stack([t, total[: len(t)]])).T, color=COLORS[2])
     axes.set_title(f"reward so far; return of the episode {total[-1]:.4g}")
 
 
 def _name(axes: Axes, group: Sequence[Signal]) -> None:
-    axes.set_title(_label(", ".join(signal.name for signal in group), group[0].unit))
+    axes.set_title(axis_label(", ".join(signal.name for signal in group), group[0].unit))
     if len(group) > 1:
         names = [signal.name for signal in group]
         place: Any = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98)}
@@ -339,7 +339,7 @@ def _plane(task: Task, model: Model) -> _Plane:
         return np.concatenate([points, np.broadcast_to(x[2:], (*points.shape[:-1], len(x) - 2))], axis=-1)
 
     return _Plane(
-        (_label(first.name, first.unit), _label(second.name, second.unit)),
+        (axis_label(first.name, first.unit), axis_label(second.name, second.unit)),
         False,
         lambda x: x[:, :2],
         place,
@@ -369,7 +369,7 @@ def _angle_plane(task: Task, structure: SecondOrder) -> _Plane:
 
     unit = next(signal.unit for signal in task.states if signal.name == velocity)
     return _Plane(
-        (f"angle of ({cosine}, {sine}) [degrees]", _label(f"angular velocity {velocity}", unit)),
+        (f"angle of ({cosine}, {sine}) [degrees]", axis_label(f"angular velocity {velocity}", unit)),
         True,
         track,
         place,
@@ -435,7 +435,7 @@ def _method(axes: Axes, result: MethodResult, color: str) -> Any:
 
 
 @contextmanager
-def _figure(height: float) -> Iterator[Figure]:
+def styled_figure(height: float) -> Iterator[Figure]:
     """A new figure, ``height`` inches high, in this module's style; drawn into within the context."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -457,13 +457,13 @@ def _shown_rows(value: np.ndarray, residual: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([in_time, in_value, largest]))
 
 
-def _thinned(points: np.ndarray) -> np.ndarray:
+def thinned(points: np.ndarray) -> np.ndarray:
     """Every k-th row of a long line and its last one."""
     every = -(-len(points) // _MAX_POINTS)
     return points if every == 1 else np.concatenate([points[:-1:every], points[-1:]])
 
 
-def _label(name: str, unit: str) -> str:
+def axis_label(name: str, unit: str) -> str:
     return name if unit in ("", "1") else f"{name} [{pretty_unit(unit)}]"
 
 

@@ -6,7 +6,6 @@ What it says is read from the run folder alone, so that the same folder gives th
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -19,9 +18,9 @@ from sindyrl import plot
 from sindyrl.emit.text import number
 from sindyrl.map_file import read_json, write_text
 from sindyrl.model import Model, Truth
+from sindyrl.page import NOT_MEASURED, count, kinematics, left_side, render, sides, term_row, typeset
 from sindyrl.plot import MethodResult, pretty_unit
 from sindyrl.sparse_map import SparseMap
-from sindyrl.structure import SecondOrder
 from sindyrl.symbolic_map import SymbolicMap
 from sindyrl.task import Task
 from sindyrl.trajectory import Dataset, Trajectory
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["MethodResult", "ReportError", "typeset", "write_report"]
 
 STAGES = ("data", "model", "policy", "export", "report")
-NOT_MEASURED = "not measured"
 
 
 class ReportError(ValueError):
@@ -138,30 +136,21 @@ class _Run:
 def _page(
     run: _Run, title: str, comparisons: Sequence[MethodResult], notes: Sequence[str], truth: Truth | None, command: str
 ) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     results = [_own_result(run), *comparisons]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"typeset": typeset, "count": _count, "unit": pretty_unit}
     try:
-        return environment.get_template("report.html").render(
+        return render(
+            "report.html",
             title=title,
             task=run.task,
             stages=run.stages,
             tiles=_tiles(run),
             real_steps=run.real_steps,
             seconds=run.stages["data"]["data_steps"] * run.task.dt,
-            kinematics=_kinematics(run.model),
+            kinematics=kinematics(run.model),
             has_angle=bool(getattr(run.model.structure, "angles", None)),
             equations=_equations(run),
             notes=notes,
-            policy=[_sides(line) for line in run.policy_equations()],
+            policy=[sides(line) for line in run.policy_equations()],
             methods=[_method_row(result) for result in results],
             figures=_figures(run, results, truth),
             episode_cut=_interesting(run.episodes[0]) is not None,
@@ -182,42 +171,6 @@ def _page(
 # ---- numbers and words
 
 
-def typeset(text: str) -> Markup:
-    """An equation in plain text as HTML: italic names, raised exponents, minus signs, breaks only between terms."""
-    from markupsafe import Markup
-
-    # Inside a product the parentheses of a product say only in which order it is evaluated.
-    text = re.sub(r"\*\(([\w.*^]+)\)", r"*\1", text)
-    pieces = [Markup("").join(map(_token, _TOKEN.findall(term))) for term in re.split(r" (?=[+-] )", text)]
-    return Markup(" ").join(Markup('<span class="term">{}</span>').format(piece) for piece in pieces)
-
-
-_TOKEN = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?|\^-?\d+|[A-Za-z_]\w*\(?|[\s\S]")
-
-
-def _token(token: str) -> Markup:
-    from markupsafe import Markup, escape
-
-    if token[0] == "^" and len(token) > 1:
-        return Markup("<sup>{}</sup>").format(token[1:].replace("-", "−"))
-    if token[0].isdigit():
-        digits, _, power = token.partition("e")
-        raised = Markup("·10<sup>{}</sup>").format(str(int(power)).replace("-", "−")) if power else ""
-        return escape(digits) + raised
-    if token[0].isalpha() or token[0] == "_":
-        return escape(token) if token.endswith("(") else Markup("<var>{}</var>").format(token)
-    return escape({"*": "\u2009·\u2009", "-": "−"}.get(token, token))
-
-
-def _sides(line: str) -> tuple[str, str]:
-    left, _, right = line.partition(" = ")
-    return left, right
-
-
-def _count(value: Any) -> str:
-    return f"{value:,.0f}"
-
-
 def _measured(value: Any, form: str = "{:,}", unit: str = "") -> str:
     return NOT_MEASURED if value is None else form.format(value) + unit
 
@@ -228,7 +181,7 @@ def _yes(value: bool | None) -> str:
 
 def _span(values: Sequence[float]) -> str:
     """``1,250``, or ``250,000 to 350,000``."""
-    low, high = _count(min(values)), _count(max(values))
+    low, high = count(min(values)), count(max(values))
     return low if low == high else f"{low} to {high}"
 
 
@@ -247,9 +200,9 @@ def _tiles(run: _Run) -> list[tuple[str, str, str]]:
             f"over {report['report_episodes']} real episodes, worst {report['return_min']:.4g}",
         ),
         (
-            _count(run.real_steps),
+            count(run.real_steps),
             "real steps",
-            f"{_count(stages['data']['data_steps'])} to learn from, {_count(policy['selection_steps'])} to choose",
+            f"{count(stages['data']['data_steps'])} to learn from, {count(policy['selection_steps'])} to choose",
         ),
         (str(policy["n_terms"]), "terms in the policy", f"{stages['model']['model_terms']} in the equations of motion"),
         (
@@ -277,7 +230,7 @@ def _method_row(result: MethodResult) -> dict[str, str]:
         value = f"{np.mean(returns):.4g} ({min(returns):.4g} to {max(returns):.4g})"
     return {
         "method": result.method,
-        "steps": _count(result.steps[-1]) if result.is_curve else _span(result.steps),
+        "steps": count(result.steps[-1]) if result.is_curve else _span(result.steps),
         "value": value,
         "source": result.source,
         "note": result.note,
@@ -294,10 +247,10 @@ def _equations(run: _Run) -> list[dict[str, Any]]:
         unit = rates.target_units[index]
         entries.append(
             {
-                "left": _left(target, run.model),
-                "right": _sides(line)[1],
+                "left": left_side(target, run.model),
+                "right": sides(line)[1],
                 "unit": "" if unit == "1" else pretty_unit(unit),
-                "terms": [_term_row(term) for term in terms if term["target"] == target],
+                "terms": [term_row(term) for term in terms if term["target"] == target],
                 "residual": f"{stage['residual_rms'][index]:.2g}",
                 "relative": plot.percent(stage["relative_error"][index]),
             }
@@ -311,42 +264,6 @@ def _bare_terms(rates: SparseMap) -> list[dict[str, Any]]:
         {"target": rates.targets[t], "term": rates.library.names[f], "coef": float(coef[t, f])}
         for t, f in np.argwhere(rates.support)
     ]
-
-
-def _term_row(term: dict[str, Any]) -> dict[str, str]:
-    error, inclusion = term.get("standard_error"), term.get("inclusion")
-    value = term["coef"]
-    # As many decimals as the standard error has, so that the two line up.
-    decimals = 4 if not error else min(max(1 - math.floor(math.log10(error)), 0), 12)
-    return {
-        "term": term["term"],
-        "coef": f"{value:.4g}" if not error else f"{value:.{decimals}f}",
-        "error": NOT_MEASURED if error is None else f"{error:.{decimals}f}" if error else "0",
-        "inclusion": NOT_MEASURED if inclusion is None else f"{100 * inclusion:.0f} %",
-    }
-
-
-def _left(target: str, model: Model) -> Markup:
-    """The left side of an equation of motion, from the name of its target."""
-    from markupsafe import Markup
-
-    kind = model.structure.kind
-    if kind in ("second_order", "derivative"):
-        return Markup("d<var>{}</var>/d<var>t</var>").format(target.removeprefix("d"))
-    if kind == "next_state":
-        return Markup("<var>{}</var><sub>next</sub>").format(target.removesuffix("_next"))
-    return Markup("Δ<var>{}</var>").format(target.removeprefix("delta_"))
-
-
-def _kinematics(model: Model) -> list[tuple[str, str]]:
-    """What the structure knows beforehand: (state, its rate)."""
-    structure = model.structure
-    if not isinstance(structure, SecondOrder):
-        return []
-    known = [(position, velocity) for position, velocity in structure.positions.items()]
-    for (cosine, sine), velocity in structure.angles.items():
-        known += [(cosine, f"-{sine}*{velocity}"), (sine, f"{cosine}*{velocity}")]
-    return known
 
 
 def _verification(export: dict[str, Any]) -> list[tuple[str, Markup | str]]:

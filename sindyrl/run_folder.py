@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from sindyrl.map_file import MapFileError, check_header, read_json, write_text
+from sindyrl.map_file import MapFileError, check_header, read_json, shown, write_text
 
 FORMAT, SCHEMA = "sindyrl.run", 1
 
@@ -49,6 +49,7 @@ class RunFolder:
         document["versions"] = versions()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._sweep()
             if not self._stored("config.json").exists():
                 foreign = sorted(entry.name for entry in self.path.iterdir())
                 if foreign:
@@ -58,12 +59,12 @@ class RunFolder:
                     )
             elif fresh:
                 check_header(read_json(self._stored("config.json")), format=FORMAT, schema=SCHEMA)
-                shutil.rmtree(self.path)
-                self.path.mkdir(parents=True)
+                self._remove()
             else:
                 self._refuse_other(document)
-            (self.path / "stages").mkdir(exist_ok=True)
+            # Written before anything else: a folder without it would be taken for a stranger's by the next attempt.
             write_text(self._stored("config.json"), json.dumps(document, indent=2) + "\n")
+            (self.path / "stages").mkdir(exist_ok=True)
         except MapFileError as error:
             raise RunFolderError(f"{error} Choose another folder with --out.") from None
         except OSError as error:
@@ -74,16 +75,30 @@ class RunFolder:
     def _stored(self, name: str) -> Path:
         return self.path / name
 
+    def _sweep(self) -> None:
+        """Remove the temporary files that a kill in the middle of `write_text` left."""
+        for folder in (self.path, self.path / "stages"):
+            for file in folder.glob(".*.json*.tmp"):
+                file.unlink(missing_ok=True)
+
+    def _remove(self) -> None:
+        """Remove the run. ``config.json`` stays until it is replaced: after a kill this is still known to be a run."""
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != "config.json":
+                entry.unlink()
+
     def _result(self, stage: str) -> Path:
         return self.path / "stages" / f"{stage}.json"
 
     def _refuse_other(self, document: dict[str, Any]) -> None:
         stored = check_header(read_json(self._stored("config.json")), format=FORMAT, schema=SCHEMA)
-        found = stored.get("config")
-        if found != json.loads(json.dumps(self.config)):
-            keys = sorted(set(self.config) | set(found if isinstance(found, dict) else {}))
+        found, own = stored.get("config"), json.loads(json.dumps(self.config))
+        if found != own:
+            keys = sorted(set(own) | set(found if isinstance(found, dict) else {}))
             other = found if isinstance(found, dict) else {}
-            differing = [f"{key}: {other.get(key)!r} there" for key in keys if other.get(key) != self.config.get(key)]
+            differing = [f"{key}: {shown(other.get(key))} there" for key in keys if other.get(key) != own.get(key)]
             raise RunFolderError(
                 f"The folder {self.path} holds a run with other settings ({'; '.join(differing[:4])}). "
                 "Choose another with --out, or start over with --fresh."
@@ -129,7 +144,7 @@ class RunFolder:
         """The lines of ``metrics.jsonl``; a line that a kill cut short is left out."""
         file = self._stored("metrics.jsonl")
         lines = []
-        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []:
             try:
                 lines.append(json.loads(line))
             except ValueError:

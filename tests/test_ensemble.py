@@ -77,14 +77,14 @@ def test_random_state_may_be_a_generator_or_a_random_state_and_is_then_consumed(
 def test_without_resampling_every_member_is_the_plain_fit():
     theta, y, _ = noisy_problem()
     base = STLSQ(threshold=0.1)
-    ensemble = Ensemble(base, n_members=3, row_bootstrap=False, random_state=0).fit(theta, y)
+    ensemble = Ensemble(base, n_members=3, bootstrap=None, random_state=0).fit(theta, y)
     np.testing.assert_array_equal(ensemble.coef_, np.broadcast_to(base.fit(theta, y).coef_, (3, 2, 8)))
     assert set(np.unique(ensemble.inclusion_)) <= {0.0, 1.0}
 
 
 def test_dropped_columns_are_zero_for_all_targets_and_the_rest_is_fitted_without_them():
     theta, y, _ = noisy_problem()
-    ensemble = Ensemble(STLSQ(threshold=0.05), n_members=20, row_bootstrap=False, drop_columns=2, random_state=0)
+    ensemble = Ensemble(STLSQ(threshold=0.05), n_members=20, bootstrap=None, drop_columns=2, random_state=0)
     ensemble.fit(theta, y)
     np.testing.assert_array_equal((~ensemble.columns_).sum(axis=1), 2)
     assert (~ensemble.columns_).any(axis=0).sum() > 4  # not always the same two
@@ -106,6 +106,55 @@ def test_spread_over_members_is_the_standard_error_of_least_squares():
     ensemble = Ensemble(STLSQ(threshold=0.0), n_members=200, random_state=0).fit(theta, y[:, 0])
     expected = 0.5 * np.sqrt(np.diag(np.linalg.inv(theta.T @ theta)))
     np.testing.assert_allclose(ensemble.coef_.std(axis=0, ddof=1), expected, rtol=0.25)
+
+
+def correlated_noise(rng, n, length, repeats):
+    """Noise that keeps its value over ``length`` rows, (n, repeats)."""
+    return np.repeat(rng.normal(size=(-(-n // length), repeats)), length, axis=0)[:n]
+
+
+def test_blocks_know_the_error_that_correlated_noise_makes_and_rows_do_not():
+    rng = np.random.default_rng(0)
+    n, length = 2000, 10
+    theta = np.repeat(rng.normal(size=(n // length, 3)), length, axis=0)  # neighboring rows say the same
+    noise = correlated_noise(rng, n, length, 200)
+    error = np.linalg.lstsq(theta, noise, rcond=None)[0].std(axis=1)  # over 200 repetitions of the experiment
+    y = theta @ [1.0, 2.0, 3.0] + noise[:, 0]
+    spread = {
+        name: Ensemble(STLSQ(0.0), n_members=200, bootstrap=name, block_length=length, random_state=0)
+        .fit(theta, y)
+        .coef_.std(axis=0)
+        for name in ("rows", "blocks")
+    }
+    np.testing.assert_allclose(spread["blocks"], error, rtol=0.25)
+    assert (spread["rows"] < 0.5 * error).all()
+
+
+@pytest.mark.parametrize("length", [1, 7, 100])
+def test_a_member_of_blocks_is_exactly_the_fit_to_its_drawn_blocks(length):
+    theta, y, _ = noisy_problem(n=303)
+    for base in (STLSQ(threshold=0.1, alpha=1.0), Ridge(alpha=1.0, fit_intercept=False)):
+        ensemble = Ensemble(base, n_members=3, bootstrap="blocks", block_length=length, random_state=5).fit(theta, y)
+        part = np.arange(303) // length % 256
+        counts = bootstrap_counts(np.random.default_rng(5), 3, part.max() + 1).astype(int)
+        for drawn, coef in zip(counts, ensemble.coef_, strict=True):
+            rows = np.repeat(np.arange(303), drawn[part])
+            np.testing.assert_allclose(coef, base.fit(theta[rows], y[rows]).coef_, rtol=1e-8, atol=1e-11)
+
+
+def test_blocks_of_an_ill_conditioned_library_are_as_accurate_as_the_tall_fit():
+    theta, _, _ = noisy_problem()
+    rng = np.random.default_rng(1)
+    theta[:, 7] = theta[:, 0] + 1e-8 * rng.normal(size=len(theta))
+    coef = np.array([[0.0, 2.0, 0, 0, 0, 0, 0, 1.0]])
+    model = Ensemble(STLSQ(threshold=0.1), n_members=5, bootstrap="blocks", random_state=0).fit(theta, theta @ coef.T)
+    assert model.condition_ > 1e7
+    np.testing.assert_allclose(model.coef_, np.broadcast_to(coef, model.coef_.shape), atol=1e-5)
+
+
+def test_blocks_are_about_the_cube_root_of_the_rows_long():
+    theta, y, _ = noisy_problem(n=1000)
+    assert Ensemble(n_members=2, bootstrap="blocks", random_state=0).fit(theta, y).block_length_ == 10
 
 
 @pytest.mark.parametrize(("aggregate", "function"), [("median", np.median), ("mean", np.mean)])
@@ -152,7 +201,8 @@ def test_supports_equal_those_of_pysindy_on_the_same_rows():
         ({"n_members": 2.5}, "Got 2.5"),
         ({"drop_columns": -1}, r"`Ensemble\(drop_columns=...\)` must be an integer of at least 0. Got -1"),
         ({"aggregate": "mode"}, "must be 'median' or 'mean'. Got 'mode'"),
-        ({"row_bootstrap": "yes"}, "must be True or False. Got 'yes'"),
+        ({"bootstrap": "days"}, "must be 'rows', 'blocks' or None. Got 'days'"),
+        ({"block_length": 0}, r"`Ensemble\(block_length=...\)` must be a positive integer or None. Got 0"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):

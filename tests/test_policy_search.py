@@ -81,22 +81,28 @@ def test_an_input_without_any_term_is_an_error():
 # ---- scoring
 
 
-def test_compiled_episodes_equal_simulated_ones_policy_by_policy_and_scenario_by_scenario():
+@pytest.mark.parametrize("noisy", [False, True])
+def test_compiled_episodes_equal_simulated_ones_policy_by_policy_and_scenario_by_scenario(noisy):
     task = cart_task(horizon=25, failure_reward=-30.0)
     model = cart_model()
     library, _ = policy_terms(task, model, rng())
     weights = rng(1).normal(size=(1, 6, 5)) * np.array([2.0, 2.0, 5.0, 5.0, 5.0, 5.0])[:, None]
     members = np.array([[[0.0, 0.0, 1.0]], [[-0.5, 0.2, 0.8]], [[6.0, 1.0, 1.2]]])
     x0 = rng(2).uniform(-1.5, 1.5, (3, 2))
+    noise = (0.1 * rng(3).normal(size=(25, 2, 3)) if noisy else np.zeros((25, 2, 3))).astype(np.float32)
     returns = scoring._compile(task, model, library)(
-        weights.astype(np.float32), np.moveaxis(members, 0, -1).astype(np.float32), x0.T.astype(np.float32)
+        weights.astype(np.float32),
+        np.moveaxis(members, 0, -1).astype(np.float32),
+        x0.T.astype(np.float32),
+        noise if noisy else None,
     )
     assert returns.shape == (5, 3)
     left = 0
     for p, s in np.ndindex(5, 3):
+        steps = iter(noise[:, :, s])
 
-        def policy(x, p=p):
-            return np.clip(library.features(x) @ weights[:, :, p].T, -1.0, 1.0)
+        def policy(x, p=p, steps=steps):
+            return np.clip(library.features(x + next(steps)) @ weights[:, :, p].T, -1.0, 1.0)
 
         done = simulate(cart_model(members[s, 0]), x0[s], policy, steps=25)
         rewards = task.reward(np.hstack([done.x[1:], done.u]))[: done.valid, 0]
@@ -141,7 +147,7 @@ def planted(monkeypatch, optimum):
     def compile_landscape(task, model, library):
         target = np.array([[by_name.get(name, 0.0) for name in library.names] for by_name in optimum])
 
-        def returns(weights, coef, x0):
+        def returns(weights, coef, x0, noise=None):
             distance = ((np.asarray(weights, dtype=float) - target[..., None]) ** 2).sum(axis=(0, 1))
             return np.repeat(-distance[:, None], coef.shape[-1], axis=1)
 

@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
 
 
 def test_the_warm_start_is_the_plan_one_knot_later():
-    task = cart_task(inputs=(Signal("u", "N", -1.0, 3.0),))
+    task = cart_task(inputs=(Signal("u", "N", -1.0, 3.0),), mirror=())
     planner = CrossEntropyPlanner(cart_model(), task, **quick)
     start = planner.init(np.zeros(2))
     np.testing.assert_array_equal(start.knots, np.full((4, 1), 1.0))

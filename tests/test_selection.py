@@ -1,15 +1,12 @@
 """Selection: planted supports are found, in any unit, and nothing is chosen from pure noise."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sindyrl.regression import STLSQ
-from sindyrl.regression.gram import Factor, Gram
-from sindyrl.regression.selection import backward_elimination, select_support, select_threshold
+from sindyrl.regression.selection import select_threshold
 
 
 def planted(seed, n=250, p=15, noise=0.1):
@@ -21,12 +18,11 @@ def planted(seed, n=250, p=15, noise=0.1):
     return theta, theta @ coef.T + noise * rng.normal(size=(n, 2)), coef
 
 
-@pytest.mark.parametrize("select", [select_support, select_threshold])
-def test_well_separated_terms_are_always_found_and_seldom_joined_by_others(select):
+def test_well_separated_terms_are_always_found_and_seldom_joined_by_others():
     exact = 0
     for seed in range(40):
         theta, y, coef = planted(seed)
-        chosen = select(theta, y).support
+        chosen = select_threshold(theta, y).support
         assert chosen[coef != 0].all()
         exact += np.array_equal(chosen, coef != 0)
     assert exact >= 34
@@ -36,102 +32,39 @@ def test_well_separated_terms_are_always_found_and_seldom_joined_by_others(selec
 @settings(max_examples=10, deadline=None)
 def test_coefficients_are_those_of_a_fit_to_all_rows_with_the_choice(seed):
     theta, y, _ = planted(seed)
-    chosen = select_support(theta, y)
+    chosen = select_threshold(theta, y)
     for target, support in enumerate(chosen.supports):
         expected = np.linalg.lstsq(theta[:, support], y[:, target], rcond=None)[0]
         np.testing.assert_allclose(chosen.coef[target, list(support)], expected, rtol=1e-9)
-    threshold = select_threshold(theta, y)
-    np.testing.assert_allclose(STLSQ(threshold=threshold.threshold).fit(theta, y).coef_, threshold.coef, atol=1e-12)
-
-
-@given(seed=st.integers(0, 1000), unit=st.sampled_from([1e-4, 1e4]))
-@settings(max_examples=10, deadline=None)
-def test_elimination_does_not_depend_on_units_or_order_of_columns(seed, unit):
-    theta, y, _ = planted(seed, noise=1.0)
-    order = np.random.default_rng(seed).permutation(theta.shape[1])
-    units = np.where(np.arange(theta.shape[1]) % 3, 1.0, unit)
-    reference = select_support(theta, y)
-    changed = select_support((theta * units)[:, order], y * unit)
-    np.testing.assert_allclose(
-        changed.coef * units[order] / unit, reference.coef[:, order], rtol=1e-6, atol=1e-9 * abs(reference.coef).max()
-    )
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_each_step_removes_the_term_whose_removal_raises_the_residual_least(seed):
-    rng = np.random.default_rng(seed)
-    theta, y = rng.normal(size=(60, 7)) @ rng.normal(size=(7, 7)), rng.normal(size=(60, 1))  # correlated columns
-    path = backward_elimination(Gram.from_rows(theta, y))
-    assert path.shape == (8, 7)
-
-    def residual(support):
-        w = np.linalg.lstsq(theta[:, support], y[:, 0], rcond=None)[0]
-        return ((y[:, 0] - theta[:, support] @ w) ** 2).sum()
-
-    for row, following in itertools.pairwise(path):
-        support, fewer = np.flatnonzero(row).tolist(), np.flatnonzero(following).tolist()
-        options = [residual([j for j in support if j != dropped]) for dropped in support]
-        assert residual(fewer) == pytest.approx(min(options), rel=1e-9)
-
-
-def test_elimination_is_the_same_from_sums_and_from_the_tall_matrix():
-    theta, y, _ = planted(4, noise=1.0)
-    theta = theta * 10.0 ** np.linspace(-3, 3, theta.shape[1])
-    from_gram = backward_elimination(Gram.from_rows(theta, y), 1)
-    np.testing.assert_allclose(backward_elimination(Factor.from_rows(theta, y), 1), from_gram, rtol=1e-7, atol=1e-12)
-
-
-def test_dependent_columns_are_left_out_from_the_start_the_later_one_first():
-    theta, y, coef = planted(5)
-    theta = np.column_stack([theta, theta[:, 2], theta[:, 0] - theta[:, 1], np.zeros(len(theta))])
-    path = backward_elimination(Factor.from_rows(theta, y))
-    assert path.shape == (16, 18)
-    assert not path[:, 15:].any()
-    assert select_support(theta, y).support[:, :15][coef != 0].all()
+    np.testing.assert_allclose(STLSQ(threshold=chosen.threshold).fit(theta, y).coef_, chosen.coef, atol=1e-12)
 
 
 def test_pure_noise_and_zero_targets_get_no_terms():
     rng = np.random.default_rng(0)
     theta = rng.normal(size=(250, 10))
     y = np.column_stack([rng.normal(size=250), np.zeros(250)])
-    for chosen in (select_support(theta, y), select_threshold(theta, y)):
-        assert not chosen.support.any()
+    assert not select_threshold(theta, y).support.any()
 
 
 def test_exact_data_give_exact_supports():
     theta, y, coef = planted(6, noise=0.0)
-    np.testing.assert_allclose(select_support(theta, y).coef, coef, atol=1e-10)
     np.testing.assert_allclose(select_threshold(theta, y).coef, coef, atol=1e-10)
-
-
-def test_fewer_rows_than_terms_still_finds_a_small_support():
-    theta, y, _ = planted(7, n=40, p=60, noise=0.01)
-    chosen = select_support(theta, y, max_terms=10)
-    assert all(path.n_terms.max() == 10 for path in chosen.paths)
-    assert chosen.coef.shape == (2, 60)
-
-
-def test_max_terms_limits_the_path_and_the_choice():
-    theta, y, _ = planted(8)
-    chosen = select_support(theta, y, max_terms=2)
-    np.testing.assert_array_equal(chosen.paths[0].n_terms, [2, 1, 0])
-    np.testing.assert_array_equal(chosen.supports[0], [2, 7])
 
 
 def test_rules_are_ordered_by_size():
     theta, y, _ = planted(9, noise=2.0)
     sizes = {
-        rule: select_support(theta, y, rule=rule).support.sum(axis=1) for rule in ("minimum", "one_standard_error")
+        rule: select_threshold(theta, y, rule=rule).support.sum(axis=1) for rule in ("minimum", "one_standard_error")
     }
     assert (sizes["one_standard_error"] <= sizes["minimum"]).all()
-    minimum = select_support(theta, y, rule="minimum").paths[0]
+    minimum = select_threshold(theta, y, rule="minimum").paths[0]
     assert minimum.error_mean[minimum.chosen] == minimum.error_mean.min()
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_one_standard_error_rule_takes_the_smallest_model_within_it(seed):
     theta, y, _ = planted(seed, noise=3.0)
-    path = select_support(theta, y).paths[0]
+    path = select_threshold(theta, y).paths[0]
     best = path.error_mean.argmin()
     limit = path.error_mean[best] + path.error_std[best] / np.sqrt(5)
     assert path.error_mean[path.chosen] <= limit
@@ -144,25 +77,25 @@ def test_paired_rule_is_not_misled_by_one_hard_stretch_of_data():
     noise = np.where(np.arange(250) < 50, 10.0, 0.01)  # the first fold is a thousand times harder
     y = theta @ np.array([1.0, 0, 0.3, 0, 0, 0, 0, 0]) + noise * rng.normal(size=250)
     weight = 1 / noise
-    weighted = select_support(theta * weight[:, None], y * weight, rule="paired").supports[0]
+    weighted = select_threshold(theta * weight[:, None], y * weight, rule="paired").supports[0]
     assert weighted == (0, 2)
     scale = np.where(np.arange(250) < 50, 1000.0, 1.0)  # the same data with the first fold in large numbers
     y = (theta @ np.array([1.0, 0, 0.3, 0, 0, 0, 0, 0]) + 0.05 * rng.normal(size=250)) * scale
-    assert set(select_support(theta * scale[:, None], y, rule="paired").supports[0]) >= {0, 2}
+    assert set(select_threshold(theta * scale[:, None], y, rule="paired").supports[0]) >= {0, 2}
 
 
 @given(seed=st.integers(0, 1000), noise=st.sampled_from([0.0, 0.1]))
 @settings(max_examples=10, deadline=None)
 def test_paired_rule_never_misses_a_well_separated_term(seed, noise):
     theta, y, coef = planted(seed, noise=noise)
-    found = select_support(theta, y, rule="paired").support
+    found = select_threshold(theta, y, rule="paired").support
     assert found[coef != 0].all()
     assert found.sum() <= (coef != 0).sum() + 4
 
 
 def test_reported_error_is_that_of_refitting_without_each_fold():
     theta, y, _ = planted(11, n=100, p=4)
-    path = select_support(theta, y[:, 1], folds=4).paths[0]
+    path = select_threshold(theta, y[:, 1], folds=4).paths[0]
     errors = []
     for rows in np.array_split(np.arange(100), 4):
         rest = np.setdiff1d(np.arange(100), rows)
@@ -175,7 +108,7 @@ def test_reported_error_is_that_of_refitting_without_each_fold():
 def test_groups_are_never_split():
     theta, y, _ = planted(12, n=120, p=3)
     groups = np.repeat(["c", "a", "b"], [10, 60, 50])
-    path = select_support(theta, y[:, 0], folds=3, groups=groups).paths[0]
+    path = select_threshold(theta, y[:, 0], folds=3, groups=groups).paths[0]
     errors = []
     for label in "abc":
         rows = groups == label
@@ -183,7 +116,7 @@ def test_groups_are_never_split():
         errors.append(((theta[rows] @ w - y[rows, 0]) ** 2).mean())
     assert path.error_mean[0] == pytest.approx(np.mean(errors), rel=1e-9)
     with pytest.raises(ValueError, match=r"at most the number of groups, 3. Got 5"):
-        select_support(theta, y, groups=groups)
+        select_threshold(theta, y, groups=groups)
 
 
 def test_groups_enter_the_folds_in_the_order_in_which_they_come():
@@ -191,15 +124,15 @@ def test_groups_enter_the_folds_in_the_order_in_which_they_come():
     named = np.repeat(["d", "a", "c", "b"], 30)
     halves = np.repeat([0, 1], 60)
     np.testing.assert_array_equal(
-        select_support(theta, y, folds=2, groups=named).paths[0].error_mean,
-        select_support(theta, y, folds=2, groups=halves).paths[0].error_mean,
+        select_threshold(theta, y, folds=2, groups=named).paths[0].error_mean,
+        select_threshold(theta, y, folds=2, groups=halves).paths[0].error_mean,
     )
 
 
 def test_a_generator_shuffles_the_folds_reproducibly():
     theta, y, _ = planted(13, noise=1.0)
     means = [
-        select_support(theta, y, rng=rng).paths[0].error_mean
+        select_threshold(theta, y, rng=rng).paths[0].error_mean
         for rng in (None, np.random.default_rng(0), np.random.default_rng(0), np.random.default_rng(1))
     ]
     np.testing.assert_array_equal(means[1], means[2])
@@ -214,8 +147,6 @@ def test_given_thresholds_and_normalized_units():
     automatic = select_threshold(theta * 1e3, y, base=STLSQ(normalize=True))
     np.testing.assert_array_equal(automatic.support, coef != 0)
     assert (automatic.threshold < 1).all()
-    with pytest.raises(ValueError, match="exists only for paths over thresholds"):
-        _ = select_support(theta, y).threshold
 
 
 @pytest.mark.parametrize(
@@ -229,17 +160,14 @@ def test_given_thresholds_and_normalized_units():
 )
 def test_wrong_use_is_refused(change, message):
     theta, y, _ = planted(0)
-    for select in (select_support, select_threshold):
-        with pytest.raises(ValueError, match=message):
-            select(theta, y, **change)
+    with pytest.raises(ValueError, match=message):
+        select_threshold(theta, y, **change)
 
 
 def test_wrong_data_are_refused():
     theta, y, _ = planted(0)
     with pytest.raises(ValueError, match=r"Got \(250, 15\) and \(100, 2\)"):
-        select_support(theta, y[:100])
+        select_threshold(theta, y[:100])
     theta[3, 1] = np.nan
     with pytest.raises(ValueError, match=r"`theta` must be finite. Entry \(3, 1\) is nan"):
         select_threshold(theta, y)
-    with pytest.raises(ValueError, match=r"max_terms=...\)` must be a non-negative integer or None. Got -1"):
-        select_support(np.eye(9), np.ones(9), max_terms=-1)

@@ -109,6 +109,50 @@ def test_each_target_may_have_its_threshold():
         STLSQ(threshold=[0.1, 0.2, 0.3]).fit(theta, y)
 
 
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_each_target_and_column_may_have_its_threshold(seed):
+    theta, y, _ = planted(seed)
+    noisy = y + 0.2 * np.random.default_rng(seed).normal(size=y.shape)
+    table = np.random.default_rng(seed + 1).uniform(0, 0.3, size=(2, 10))
+    model = STLSQ(threshold=table).fit(theta, noisy)
+    for target in range(2):
+        # A threshold for each column is the same threshold for all in other units of the columns.
+        units = 0.1 / table[target]
+        scaled = STLSQ(threshold=0.1).fit(theta / units, noisy[:, target]).coef_ / units
+        np.testing.assert_allclose(model.coef_[target], scaled, rtol=1e-7, atol=1e-10)
+        kept = np.abs(model.coef_[target, model.support_[target]])
+        assert (kept >= table[target, model.support_[target]]).all()
+
+
+def test_a_row_or_a_column_of_thresholds_stands_for_the_table():
+    theta, y, _ = planted(3)
+    by_column, by_target = np.linspace(0.0, 0.9, 10), np.array([0.5, 2.0])
+    for normalize in (False, True):
+        short = STLSQ(threshold=by_column[None], normalize=normalize).fit(theta, y).coef_
+        whole = STLSQ(threshold=np.tile(by_column, (2, 1)), normalize=normalize).fit(theta, y).coef_
+        np.testing.assert_array_equal(short, whole)
+        np.testing.assert_array_equal(
+            STLSQ(threshold=by_target[:, None], normalize=normalize).fit(theta, y).coef_,
+            STLSQ(threshold=list(by_target), normalize=normalize).fit(theta, y).coef_,
+        )
+    with pytest.raises(ValueError, match=r"must have shape \(targets, features\) = \(2, 10\).* Got \(2, 9\)"):
+        STLSQ(threshold=np.ones((2, 9))).fit(theta, y)
+    with pytest.raises(ValueError, match="non-negative number"):
+        STLSQ(threshold=np.ones((1, 2, 10))).fit(theta, y)
+
+
+def test_threshold_zero_protects_a_column_and_infinity_forbids_it():
+    theta, y, coef = planted(4, k=1)
+    theta = np.column_stack([theta, 0.001 * theta[:, 0] + np.random.default_rng(0).normal(size=len(theta))])
+    inside = int(np.flatnonzero(coef[0])[0])
+    table = np.full((1, 11), 0.5)
+    table[0, 10], table[0, inside] = 0.0, np.inf
+    model = STLSQ(threshold=table).fit(theta, y)
+    assert model.support_[0, 10]
+    assert not model.support_[0, inside]
+
+
 def test_targets_do_not_influence_each_other():
     theta, y, _ = planted(4)
     both = STLSQ(threshold=0.2).fit(theta, y).coef_

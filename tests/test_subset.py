@@ -13,10 +13,10 @@ from sindyrl.regression.gram import Gram
 from sindyrl.regression.subset import (
     SubsetSelection,
     _best_addition,
-    _paired_choice,
     _sweep,
     bootstrap_refits,
     inclusion_by_bootstrap,
+    paired_choice,
     subset_path,
 )
 
@@ -135,13 +135,13 @@ def test_exact_fits_leave_nothing_but_rounding_to_exchange_and_the_search_still_
 def test_the_smallest_size_is_chosen_that_is_as_good_fold_by_fold():
     easy_and_hard = np.array([1e-6, 1e-1, 1e-3])
     errors = np.array([[4.0, 4.1, 3.9], [1.0, 1.02, 0.98], [0.99, 1.03, 0.97]]) * easy_and_hard
-    assert _paired_choice(errors) == 1  # a plain standard error over the folds could not even reject the first
+    assert paired_choice(errors) == 1  # a plain standard error over the folds could not even reject the first
     errors[2] *= 0.5
-    assert _paired_choice(errors) == 2
+    assert paired_choice(errors) == 2
 
 
 def test_errors_of_rounding_do_not_count():
-    assert _paired_choice(np.array([[1e-2, 1e-2], [1e-27, 1e-28], [1e-30, 1e-33]])) == 1
+    assert paired_choice(np.array([[1e-2, 1e-2], [1e-27, 1e-28], [1e-30, 1e-33]])) == 1
 
 
 # ---- the estimator

@@ -1,9 +1,15 @@
-"""Identification speed beside pysindy, in one process, on one core, in alternating runs.
+"""Identification speed beside pysindy, in one process, on one core, in alternating runs; processor time.
 
     python -m benchmarks.speed.identification [--json] [--quick] [--save]
 
 Ensemble: 100 members on 10,000 x 56, the Lorenz system with a library of degree 5 and 1 % noise, raw thresholds.
 Whether the supports agree is checked on identical bootstrap rows, member by member.
+Blocks: the same members from a block bootstrap, which is another resampling (the spread of the coefficients over it is
+given relative to that over rows); pysindy's time is that of its bootstrap of rows, it has no other.
+Single fit: one STLSQ on 100,000 x 56.
+Predict: the Lorenz equations at one state and at 10,000, through the closed form in NumPy, and compiled.
+Simulate: 10 s of Lorenz at a tolerance of 1e-12, LSODA on both sides, ours around the compiled closed form.
+Growth: `partial_fit` from 1000 to 10^7 rows, library included; time, and the peak of what was allocated.
 Roll-outs: a model of 28 terms and 5 targets stepped 100 times for 4096 initial states, the coefficients an argument of
 the compiled function, (cos, sin) renormalized at every step; pysindy takes its batched `predict` for each step.
 
@@ -29,30 +35,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.speed import THREAD_SETTINGS
+from benchmarks.speed.growth import measure_growth
+from benchmarks.speed.setting import QUICK, Config, alternate, lorenz, seconds
+from benchmarks.speed.single_model import measure_predict, measure_simulate, measure_single_fit
 
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "speed_identification.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What is measured.  Times are medians over `repeats` alternating runs."""
-
-    seed: int = 0
-    rows: int = 10_000
-    degree: int = 5
-    dt: float = 0.01  # s
-    noise: float = 0.01  # of the standard deviation of each state and of each derivative
-    threshold: float = 0.1
-    alpha: float = 0.05
-    members: int = 100
-    checked_members: int = 20
-    repeats: int = 3
-    batch: int = 4096
-    steps: int = 100
-    roll_out_repeats: int = 15
-
-
-QUICK = Config(rows=2000, members=20, checked_members=5, repeats=1, batch=512, roll_out_repeats=3)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = QUICK if options.quick else Config()
     core = _stay_on_one_core()
     records = []
-    for measure in (measure_ensemble, measure_roll_outs):
+    for measure in MEASURES:
         for record in measure(config):
             records.append(record)
             if options.json:
@@ -84,23 +71,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def lorenz(config: Config, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """States (rows, 3) and derivatives (rows, 3) of the Lorenz system, both with noise."""
-    from scipy.integrate import solve_ivp
-
-    def field(_: float, x: np.ndarray) -> list[np.ndarray]:
-        return [10 * (x[1] - x[0]), x[0] * (28 - x[2]) - x[1], x[0] * x[1] - 8 / 3 * x[2]]
-
-    t = config.dt * np.arange(config.rows)
-    x = solve_ivp(field, (0, t[-1]), [-8.0, 8.0, 27.0], t_eval=t, rtol=1e-9, atol=1e-9, method="DOP853").y
-    dx = np.array(field(0.0, x))
-
-    def noisy(clean: np.ndarray) -> np.ndarray:
-        return clean.T + config.noise * clean.std(axis=1) * rng.standard_normal(clean.T.shape)
-
-    return noisy(x), noisy(dx)
-
-
 def measure_ensemble(config: Config) -> list[dict[str, Any]]:
     """Time and agreement of an ensemble of STLSQ fits."""
     import pysindy
@@ -115,6 +85,7 @@ def measure_ensemble(config: Config) -> list[dict[str, Any]]:
     theta = library.features(x)
     settings: dict[str, Any] = {"threshold": config.threshold, "alpha": config.alpha}
     ours = Ensemble(STLSQ(**settings), n_members=config.members, random_state=config.seed)
+    blocks = Ensemble(STLSQ(**settings), n_members=config.members, bootstrap="blocks", random_state=config.seed)
 
     def peer_fit(members: int = config.members) -> Any:
         np.random.seed(config.seed)  # noqa: NPY002  (the only generator pysindy draws from)
@@ -126,6 +97,8 @@ def measure_ensemble(config: Config) -> list[dict[str, Any]]:
         ours.fit(theta, dx)
         peer_fit(2)
         own_seconds, peer_seconds = alternate(lambda: ours.fit(theta, dx), peer_fit, config.repeats)
+        blocks.fit(theta, dx)
+        block_seconds = [seconds(lambda: blocks.fit(theta, dx)) for _ in range(3 * config.repeats)]
         peer = peer_fit()
         counts = bootstrap_counts(np.random.default_rng(config.seed + 1), config.checked_members, config.rows)
         members, _ = fit_members(STLSQ(**settings), theta, dx, counts, np.ones((len(counts), len(library)), dtype=bool))
@@ -135,6 +108,8 @@ def measure_ensemble(config: Config) -> list[dict[str, Any]]:
         ]
     oracle = np.array(same_rows)
     inclusion = (np.array(peer.coef_list) != 0).mean(axis=0)
+    certain = ours.inclusion_ == 1.0  # elsewhere the spread is that of being in or out
+    spread = ours.coef_.std(axis=0)
     common = {"rows": config.rows, "terms": len(library), "members": config.members}
     return [
         {
@@ -146,6 +121,17 @@ def measure_ensemble(config: Config) -> list[dict[str, Any]]:
             "ratio_least": min(peer_seconds) / max(own_seconds),
             "all_sindyrl_s": own_seconds,
             "all_pysindy_s": peer_seconds,
+        },
+        {
+            "figure": "ensemble_blocks",
+            **common,
+            "block_length": blocks.block_length_,
+            "sindyrl_s": statistics.median(block_seconds),
+            "pysindy_s": statistics.median(peer_seconds),
+            "ratio": statistics.median(peer_seconds) / statistics.median(block_seconds),
+            "ratio_least": min(peer_seconds) / max(block_seconds),
+            "spread_over_spread_of_rows": float(np.median(blocks.coef_[:, certain].std(axis=0) / spread[certain])),
+            "largest_inclusion_difference_to_rows": float(np.abs(blocks.inclusion_ - ours.inclusion_).max()),
         },
         {
             "figure": "ensemble_agreement",
@@ -262,25 +248,6 @@ def _pysindy_roll_out(model: Any, rng: np.random.Generator) -> Callable[[np.ndar
     return run
 
 
-def alternate(
-    ours: Callable[[], Any], peer: Callable[[], Any], repeats: int, *, peer_runs: int | None = None
-) -> tuple[list[float], list[float]]:
-    """Seconds of each run, one of ours and one of the peer's in turn; the peer may stop earlier."""
-    own_seconds, peer_seconds = [], []
-    for run in range(repeats):
-        own_seconds.append(seconds(ours))
-        if peer_runs is None or run < peer_runs:
-            peer_seconds.append(seconds(peer))
-    return own_seconds, peer_seconds
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    """Wall-clock time of one call."""
-    begin = time.perf_counter()
-    call()
-    return time.perf_counter() - begin
-
-
 def _stay_on_one_core() -> int | None:
     """Bind this process to one core where the system allows it; its number, or None."""
     if not hasattr(os, "sched_setaffinity"):
@@ -313,6 +280,15 @@ def _print_table(records: Sequence[dict[str, Any]]) -> None:
         table.add_section()
     Console().print(table)
 
+
+MEASURES = (
+    measure_ensemble,
+    measure_single_fit,
+    measure_predict,
+    measure_simulate,
+    measure_roll_outs,
+    measure_growth,
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,9 +19,14 @@ class ObservationNoise(gymnasium.ObservationWrapper[Any, Any, Any], gymnasium.ut
     def __init__(self, env: gymnasium.Env[Any, Any], sigma: float | np.ndarray) -> None:
         gymnasium.utils.RecordConstructorArgs.__init__(self, sigma=sigma)
         super().__init__(env)
-        values = np.asarray(sigma, dtype=np.float64)
+        values = np.array(sigma, dtype=np.float64)
         if not (np.isfinite(values).all() and (values >= 0).all()):
             raise ValueError(f"`ObservationNoise(sigma=...)` must be finite and not negative. Got {sigma!r}.")
+        if values.shape not in ((), env.observation_space.shape):
+            raise ValueError(
+                f"`ObservationNoise(sigma=...)` must be one number or have the observation's shape "
+                f"{env.observation_space.shape}. Got shape {values.shape}."
+            )
         self.sigma = values
         self._noise = np.random.default_rng()
 

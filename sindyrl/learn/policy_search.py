@@ -136,12 +136,13 @@ def search_policy(
     max_terms: int = 10,
     rng: np.random.Generator,
     validate: Validate | None = None,
+    noise: np.ndarray | None = None,
     settings: SearchSettings | None = None,
     progress: Progress | None = None,
 ) -> SymbolicMap:
     """A closed-form policy of at most ``max_terms`` terms; `search` with the policy alone as the answer."""
     return search(
-        task, model, max_terms=max_terms, rng=rng, validate=validate, settings=settings, progress=progress
+        task, model, max_terms=max_terms, rng=rng, validate=validate, noise=noise, settings=settings, progress=progress
     ).policy
 
 
@@ -152,6 +153,7 @@ def search(
     max_terms: int = 10,
     rng: np.random.Generator,
     validate: Validate | None = None,
+    noise: np.ndarray | None = None,
     settings: SearchSettings | None = None,
     progress: Progress | None = None,
 ) -> SearchResult:
@@ -161,6 +163,8 @@ def search(
     validate : one real episode; called at most ``settings.attempts`` times in all, first on candidates whose score the
         model accepts. One that really earns less than ``settings.trust`` of what is within reach is rejected and the
         search goes on; if none is accepted, the best real return decides. Without it the model's score decides.
+    noise : (n_states,) standard deviation of the measurement noise, which the policy then meets in the model as well
+        (`sindyrl.measurement_noise` estimates it from data); None for none
 
     Raises ValueError if the model and the task disagree, or ``max_terms`` is less than the number of inputs.
     """
@@ -176,7 +180,7 @@ def search(
         raise ValueError(
             f"`search(max_terms=...)` must allow at least one term per input, {len(task.inputs)}. Got {max_terms}."
         )
-    return _Search(task, model, max_terms, settings, rng, progress).run(validate)
+    return _Search(task, model, max_terms, settings, rng, progress, noise).run(validate)
 
 
 class _Search:
@@ -190,10 +194,11 @@ class _Search:
         settings: SearchSettings,
         rng: np.random.Generator,
         progress: Progress | None,
+        noise: np.ndarray | None,
     ) -> None:
         self.task, self.max_terms, self.settings, self.rng, self.progress = task, max_terms, settings, rng, progress
         library, self.allowed = policy_terms(task, model, rng)
-        self.scorer = Scorer(task, model, library)
+        self.scorer = Scorer(task, model, library, noise)
         # One and the same examination for every finished policy, dense or sparse.
         self.exam = self.scorer.scenarios(_EXAM, settings.spread, rng)
 

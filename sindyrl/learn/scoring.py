@@ -54,21 +54,27 @@ class Scenarios:
     """What the policies are tried in.
 
     coef : (target, feature, scenario) coefficients of the model    x0 : (state, scenario) initial states
+    noise : (step, state, scenario) what measurement adds to the states before the policy sees them; None for nothing
     """
 
     coef: np.ndarray
     x0: np.ndarray
+    noise: np.ndarray | None = None
 
 
 class Scorer:
     """Returns of policies in scenarios, compiled once per number of scenarios.
 
+    noise : (n_states,) standard deviation of the measurement noise that the policy has to live with
     term_scale : (n_inputs, n_terms) factor from a weight to the coefficient of its term in physical units
     model_steps : steps taken inside the model so far
     """
 
-    def __init__(self, task: Task, model: Model, library: Library) -> None:
+    def __init__(self, task: Task, model: Model, library: Library, noise: np.ndarray | None = None) -> None:
         self.task, self.model, self.library = task, model.compact(), library
+        self.noise = np.zeros(len(task.states)) if noise is None else np.asarray(noise, dtype=np.float64)
+        if self.noise.shape != (len(task.states),) or not (np.isfinite(self.noise) & (self.noise >= 0)).all():
+            raise ValueError(f"`noise` must be {len(task.states)} standard deviations, one per state. Got {noise!r}.")
         # Terms of unit size at the largest magnitude seen: near the middle the low degrees then decide. With smaller
         # units the cubic terms dominate and the search gets stuck (measured; robust scores fall from 870 to 740).
         largest = np.maximum(np.abs(model.seen).max(axis=1), 1e-6)
@@ -92,7 +98,11 @@ class Scorer:
         chosen = coef[rng.integers(len(coef), size=count)]
         chosen = chosen * (1.0 + spread * rng.standard_normal(chosen.shape))
         chosen[0] = coef[0]
-        return Scenarios(np.moveaxis(chosen, 0, -1), self.task.reset(rng, count).T)
+        x0 = self.task.reset(rng, count).T
+        if not self.noise.any():
+            return Scenarios(np.moveaxis(chosen, 0, -1), x0)
+        noise = self.noise[:, None] * rng.standard_normal((self.task.horizon, len(self.noise), count))
+        return Scenarios(np.moveaxis(chosen, 0, -1), x0, noise)
 
     def returns(self, weights: np.ndarray, scenarios: Scenarios) -> np.ndarray:
         """Returns (policy, scenario) of weights (policy, n_inputs, n_terms)."""
@@ -100,17 +110,19 @@ class Scorer:
         # Blocks of one size: a single compilation per number of scenarios serves every stage.
         padded = np.pad(physical, [(0, 0), (0, 0), (0, -physical.shape[-1] % _BLOCK)])
         coef, x0 = scenarios.coef.astype(np.float32), scenarios.x0.astype(np.float32)
+        noise = None if scenarios.noise is None else scenarios.noise.astype(np.float32)
         blocks = np.split(padded, padded.shape[-1] // _BLOCK, axis=-1)
-        returns = np.concatenate([np.asarray(self._compiled(block, coef, x0)) for block in blocks])
+        returns = np.concatenate([np.asarray(self._compiled(block, coef, x0, noise)) for block in blocks])
         self.model_steps += len(returns) * coef.shape[-1] * self.task.horizon
         # A reward that is not a number where the policy went is no better than failing.
         return np.where(np.isfinite(returns), returns, self.floor)[: len(weights)].astype(np.float64)
 
 
-def _compile(task: Task, model: Model, library: Library) -> Callable[[Any, Any, Any], Any]:
-    """``returns(weights, coef, x0)``: whole episodes of every policy in every scenario.
+def _compile(task: Task, model: Model, library: Library) -> Callable[..., Any]:
+    """``returns(weights, coef, x0, noise=None)``: whole episodes of every policy in every scenario.
 
     weights : (n_inputs, n_terms, policy)    coef : (target, feature, scenario)    x0 : (state, scenario)
+    noise : (step, state, scenario), or None
     Returns (policy, scenario).
     """
     import jax
@@ -121,17 +133,18 @@ def _compile(task: Task, model: Model, library: Library) -> Callable[[Any, Any, 
     low, high = task.action_low.astype(np.float32), task.action_high.astype(np.float32)
 
     @jax.jit
-    def returns(weights: Any, coef: Any, x0: Any) -> Any:
+    def returns(weights: Any, coef: Any, x0: Any, noise: Any = None) -> Any:
         shape = (weights.shape[-1], coef.shape[-1])
         carry = start([jnp.broadcast_to(column, shape) for column in x0])
         by_policy = weights[..., None]
 
-        def one(carry: Any, _: None) -> Any:
-            raw = combine(by_policy, terms(carry[0]))
+        def one(carry: Any, added: Any) -> Any:
+            seen = carry[0] if added is None else [x + added[i] for i, x in enumerate(carry[0])]
+            raw = combine(by_policy, terms(seen))
             u = [jnp.clip(column, low[i], high[i]) for i, column in enumerate(raw)]
             return step(coef, carry, u), None
 
-        (_, _, total), _ = jax.lax.scan(one, carry, None, length=task.horizon)
+        (_, _, total), _ = jax.lax.scan(one, carry, noise, length=task.horizon)
         return total
 
     return returns

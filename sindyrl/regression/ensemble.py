@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sindyrl.regression.gram import (
     MAX_CONDITION,
     Gram,
     Problem,
+    block_sums,
+    deal,
     least_squares_problem,
+    orthogonal_factors,
     weighted_factors,
     weighted_grams,
 )
+from sindyrl.regression.intervals import PredictionIntervals, noise_variance
 from sindyrl.regression.stlsq import STLSQ
+from sindyrl.regression.streaming import check_targets, residual_squares
 
 __all__ = ["Ensemble", "bootstrap_counts", "fit_members"]
+
+# Parts kept for a block bootstrap. The spread over this many is known to 1 / sqrt(2 * 255) = 4 %.
+_MOST_PARTS = 256
+
+
+def _works_on_sums(base: Any) -> bool:
+    return hasattr(base, "fit_problem") and not getattr(base, "needs_rows", False)
+
+
+def _is_streaming(ensemble: Ensemble) -> bool:
+    return ensemble.bootstrap == "blocks" and (ensemble.base is None or _works_on_sums(ensemble.base))
 
 
 class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
     """Many fits of one sparse regressor, on resampled rows and on libraries short of some columns.
 
-    Each member sees ``n_samples`` rows drawn with replacement and all but ``drop_columns`` randomly chosen
-    columns (the same for all its targets; their coefficients are zero).  Drawing rows with replacement is exactly
-    a fit with integer weights, so the members share one pass over the products of columns.
+    Each member sees rows drawn with replacement and all but ``drop_columns`` randomly chosen columns (the same for all
+    its targets; their coefficients are zero).  Drawing rows with replacement is exactly a fit with integer weights,
+    so the members share one pass over the products of columns.
+
+    ``bootstrap="blocks"`` draws runs of consecutive rows instead, which keeps the correlation of neighboring samples.
+    Its members are sums of partial Gram sums, formed once: much faster, and rows may come in parts (`partial_fit`).
+    Blocks beyond 256 are dealt in turn to 256 parts, which are what is drawn; memory then no longer grows.
 
     Parameters
     ----------
     base : estimator, default None
-        What is fitted; None means ``STLSQ()``.  An STLSQ runs on weighted Gram sums; any other regressor
-        with ``coef_`` and without intercept is fitted row by row.
+        What is fitted; None means ``STLSQ()``.  `STLSQ` and `BestSubset` run on weighted Gram sums; any other
+        regressor with ``coef_`` and without intercept is fitted row by row.
     n_members : int, default 20
-    row_bootstrap : bool, default True
-        Draw rows with replacement; otherwise every member sees all rows once.
+    bootstrap : "rows", "blocks" or None, default "rows"
+        What is drawn with replacement; with None every member sees all rows once.
+    block_length : int, default None
+        Rows in a block; None takes the cube root of the number of rows, of the first call with `partial_fit`.
     drop_columns : int, default 0
         Number of columns each member does without.
     aggregate : "median" or "mean", default "median"
@@ -52,6 +77,8 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Share of the members in which the coefficient is not zero.
     aggregate_coef_ : ndarray of the same shape; the median or mean over members
     converged_ : bool ndarray (n_members,), whether all supports of the member settled
+    condition_ : float, condition number of all rows, the columns scaled to unit length
+    noise_ : ndarray (n_targets,), standard deviation of the residuals of ``aggregate_coef_``
     columns_ : bool ndarray (n_members, n_features), the columns offered to each member
     n_features_in_, feature_names_in_ : as in scikit-learn
 
@@ -59,7 +86,8 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     References
     ----------
-    Fasel, Kutz, Brunton, Brunton, Proc. R. Soc. A 478:20210904, 2022.
+    Fasel, Kutz, Brunton, Brunton, Proc. R. Soc. A 478:20210904, 2022.  Block length: Hall, Horowitz, Jing,
+    Biometrika 82, 1995.
     """
 
     def __init__(
@@ -67,14 +95,16 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
         base: Any = None,
         *,
         n_members: int = 20,
-        row_bootstrap: bool = True,
+        bootstrap: str | None = "rows",
+        block_length: int | None = None,
         drop_columns: int = 0,
         aggregate: str = "median",
         random_state: Any = None,
     ) -> None:
         self.base = base
         self.n_members = n_members
-        self.row_bootstrap = row_bootstrap
+        self.bootstrap = bootstrap
+        self.block_length = block_length
         self.drop_columns = drop_columns
         self.aggregate = aggregate
         self.random_state = random_state
@@ -85,8 +115,11 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
             value = getattr(self, name)
             if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"`Ensemble({name}=...)` must be an integer of at least {least}. Got {value!r}.")
-        if not isinstance(self.row_bootstrap, (bool, np.bool_)):
-            raise ValueError(f"`Ensemble(row_bootstrap=...)` must be True or False. Got {self.row_bootstrap!r}.")
+        if self.bootstrap not in ("rows", "blocks", None):
+            raise ValueError(f"`Ensemble(bootstrap=...)` must be 'rows', 'blocks' or None. Got {self.bootstrap!r}.")
+        length = self.block_length
+        if length is not None and (not isinstance(length, Integral) or isinstance(length, bool) or length < 1):
+            raise ValueError(f"`Ensemble(block_length=...)` must be a positive integer or None. Got {length!r}.")
         if self.aggregate not in ("median", "mean"):
             raise ValueError(f"`Ensemble(aggregate=...)` must be 'median' or 'mean'. Got {self.aggregate!r}.")
         if self.base is not None and not hasattr(self.base, "fit"):
@@ -96,27 +129,115 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """Fit all members to X (n_samples, n_features) and y, (n_samples,) or (n_samples, n_targets)."""
         self._check_parameters()
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
-        n_samples, n_features = X.shape
+        targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
+        base = STLSQ() if self.base is None else self.base
+        rng = _generator(self.random_state)
+        if self.bootstrap == "blocks":
+            self.block_length_ = round(len(X) ** (1 / 3)) if self.block_length is None else int(self.block_length)
+        if self.bootstrap == "blocks" and _works_on_sums(base):
+            blocks = block_sums(X, targets, self.block_length_)
+            self._parts, self._dealt = deal(None, blocks, _MOST_PARTS), len(blocks.n)
+            self.condition_ = self._parts.total().condition()
+            counts = bootstrap_counts(rng, self.n_members, len(self._parts.n))
+            self.columns_ = self._draw_columns(rng, X.shape[1])
+            coef, self.converged_ = _fit_problems(base, self._block_problems(X, targets, counts), self.columns_)
+        else:
+            weights = self._row_weights(rng, len(X))
+            self.condition_ = Gram.from_rows(X, targets).condition()
+            self.columns_ = self._draw_columns(rng, X.shape[1])
+            coef, self.converged_ = fit_members(base, X, targets, weights, self.columns_)
+        aggregated = self._aggregate(coef, y.ndim == 1)
+        self._set_noise(coef, aggregated, ((targets - X @ aggregated.T) ** 2).sum(axis=0), float(len(X)))
+        return self
+
+    @available_if(_is_streaming)
+    def partial_fit(self, X: Any, y: Any) -> Ensemble:
+        """Take up further rows, after those of all calls so far and of `fit`, and refit every member.
+
+        For ``bootstrap="blocks"`` and a base that runs on Gram sums.  Blocks end with a call.  If every call brings
+        whole blocks the result is that of `fit` to all rows, to rounding.  Time and memory do not depend on the rows
+        before; all members are refitted at each call, so a call should bring many rows.
+        """
+        self._check_parameters()
+        before = getattr(self, "_parts", None)
+        X, y = validate_data(self, X, y, reset=before is None, dtype=np.float64, multi_output=True, y_numeric=True)
+        targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
+        check_targets(None if before is None else before.total(), targets)
+        if before is None:
+            self.block_length_ = round(len(X) ** (1 / 3)) if self.block_length is None else int(self.block_length)
+            self._dealt = 0
+        blocks = block_sums(X, targets, self.block_length_)
+        self._parts = deal(before, blocks, _MOST_PARTS, self._dealt)
+        self._dealt += len(blocks.n)
+        total = self._parts.total()
+        self.condition_ = total.condition()
+        if self.condition_ > MAX_CONDITION:
+            warnings.warn(
+                f"The columns are nearly dependent (condition number {self.condition_:.2g}) and Gram sums cannot tell "
+                "them apart. Offer fewer columns, or `fit` all rows at once.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        rng = _generator(self.random_state)
+        counts = bootstrap_counts(rng, self.n_members, len(self._parts.n))
+        self.columns_ = self._draw_columns(rng, X.shape[1])
+        base = STLSQ() if self.base is None else self.base
+        coef, self.converged_ = _fit_problems(base, self._parts.combine(counts), self.columns_)
+        aggregated = self._aggregate(coef, y.ndim == 1)
+        self._set_noise(coef, aggregated, residual_squares(total, aggregated), total.n)
+        return self
+
+    def _draw_columns(self, rng: np.random.Generator, n_features: int) -> np.ndarray:
         if self.drop_columns and self.drop_columns >= n_features:
             raise ValueError(
                 f"`Ensemble(drop_columns=...)` must leave a column: at most {n_features - 1} of {n_features}. "
                 f"Got {self.drop_columns}."
             )
-        rng = _generator(self.random_state)
-        weights = np.ones((self.n_members, n_samples))
-        if self.row_bootstrap:
-            weights = bootstrap_counts(rng, self.n_members, n_samples)
-        self.columns_ = np.ones((self.n_members, n_features), dtype=bool)
-        for offered in self.columns_:
+        columns = np.ones((self.n_members, n_features), dtype=bool)
+        for offered in columns:
             offered[rng.choice(n_features, self.drop_columns, replace=False)] = False
-        base = STLSQ() if self.base is None else self.base
-        targets = np.asarray(y, dtype=np.float64).reshape(n_samples, -1)
-        coef, self.converged_ = fit_members(base, X, targets, weights, self.columns_)
-        self.coef_ = coef if y.ndim == 2 else coef[:, 0]
+        return columns
+
+    def _row_weights(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        if self.bootstrap is None:
+            return np.ones((self.n_members, n))
+        if self.bootstrap == "rows":
+            return bootstrap_counts(rng, self.n_members, n)
+        part = np.arange(n) // self.block_length_ % _MOST_PARTS
+        return bootstrap_counts(rng, self.n_members, int(part.max()) + 1)[:, part]
+
+    def _block_problems(self, theta: np.ndarray, y: np.ndarray, counts: np.ndarray) -> Sequence[Problem]:
+        if self.condition_ <= MAX_CONDITION / 10:
+            return self._parts.combine(counts)
+        # As in `weighted_factors`: sums over orthonormal columns lose no digits.
+        q, r = np.linalg.qr(theta)
+        parts = deal(None, block_sums(q, y, self.block_length_), _MOST_PARTS)
+        return orthogonal_factors(parts.combine(counts), r)
+
+    def _aggregate(self, coef: np.ndarray, flat: bool) -> np.ndarray:
+        """Set the coefficients, coef (member, target, feature); returns the aggregate (target, feature)."""
+        aggregated = np.asarray((np.median if self.aggregate == "median" else np.mean)(coef, axis=0))
+        self.coef_ = coef[:, 0] if flat else coef
         self.inclusion_ = (self.coef_ != 0).mean(axis=0)
-        aggregate = np.median if self.aggregate == "median" else np.mean
-        self.aggregate_coef_ = np.asarray(aggregate(self.coef_, axis=0))
-        return self
+        self.aggregate_coef_ = aggregated[0] if flat else aggregated
+        return aggregated
+
+    def _set_noise(self, coef: np.ndarray, aggregated: np.ndarray, squares: np.ndarray, n: float) -> None:
+        variance, freedom = noise_variance(squares, n, (aggregated != 0).sum(axis=1))
+        self.noise_ = np.sqrt(variance)
+        self.intervals_ = PredictionIntervals(aggregated, coef, variance, freedom)
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> tuple[np.ndarray, np.ndarray]:
+        """Ends between which a new measurement at X lies with probability ``level``, each in the shape of y.
+
+        Model uncertainty (the spread over members) and residual noise together; see `intervals`, also for intervals
+        calibrated on rows left out: ``ensemble.intervals_.calibrated(theta, y)``.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
+        lower, upper = self.intervals_(X, level)
+        flat = self.aggregate_coef_.ndim == 1
+        return (lower[:, 0], upper[:, 0]) if flat else (lower, upper)
 
     def predict(self, X: Any) -> np.ndarray:
         """Prediction of the aggregated coefficients, in the shape of y."""
@@ -140,18 +261,21 @@ def fit_members(
 
     theta : (sample, feature)   y : (sample, target)   weights : (member, sample)   columns : bool (member, feature)
     """
-    coef = np.zeros((len(weights), y.shape[1], theta.shape[1]))
-    converged = np.ones(len(weights), dtype=bool)
-    if not isinstance(base, STLSQ):
+    if not _works_on_sums(base):
+        coef = np.zeros((len(weights), y.shape[1], theta.shape[1]))
         for member, (counts, offered) in enumerate(zip(weights, columns, strict=True)):
             rows = np.repeat(np.arange(len(theta)), counts.astype(int))
             fitted = clone(base).fit(theta[rows][:, offered], y[rows])
             coef[member][:, offered] = fitted.coef_
-        return coef, converged
-    for member, problem in enumerate(_member_problems(theta, y, weights)):
-        fit = base.fit_problem(problem, np.flatnonzero(columns[member]))
-        coef[member], converged[member] = fit.coef, fit.converged.all()
-    return coef, converged
+        return coef, np.ones(len(weights), dtype=bool)
+    return _fit_problems(base, _member_problems(theta, y, weights), columns)
+
+
+def _fit_problems(base: Any, problems: Sequence[Problem], columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    fits = [
+        base.fit_problem(problem, np.flatnonzero(offered)) for problem, offered in zip(problems, columns, strict=True)
+    ]
+    return np.array([fit.coef for fit in fits]), np.array([fit.converged.all() for fit in fits])
 
 
 def _member_problems(theta: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Sequence[Problem]:

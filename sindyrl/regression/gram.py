@@ -22,9 +22,13 @@ __all__ = [
     "MAX_CONDITION",
     "Factor",
     "Gram",
+    "PartSums",
     "Problem",
     "SparseFit",
+    "block_sums",
+    "deal",
     "least_squares_problem",
+    "orthogonal_factors",
     "stlsq_gram",
     "threshold_rounds",
     "weighted_factors",
@@ -124,7 +128,7 @@ class Gram:
         """See `Problem`.  ``ridge`` (feature,) is added to the diagonal."""
         matrix = self.matrix[columns[:, None], columns]
         if ridge is not None:
-            matrix[np.diag_indices_from(matrix)] += ridge[columns]
+            matrix.flat[:: len(columns) + 1] += ridge[columns]  # the diagonal
         moment = self.moment[columns[:, None], targets]
         _, w, failed = lapack.dposv(matrix.T, moment, overwrite_a=False)
         if failed:  # not positive definite to working precision: the shortest of the solutions
@@ -159,6 +163,14 @@ class Factor:
     def column_squares(self) -> np.ndarray:
         """Sum of squares of each library column, (feature,)."""
         return np.einsum("ij,ij->j", self.r, self.r)
+
+    def condition(self) -> float:
+        """Condition number of theta after scaling its columns to unit length; infinite if a column is zero."""
+        length = np.sqrt(self.column_squares)
+        if not length.size or not (length > 0).all() or not np.isfinite(length).all() or len(self.r) < len(length):
+            return np.inf
+        singular = np.linalg.svd(self.r / length, compute_uv=False)
+        return float(singular[0] / singular[-1]) if singular[-1] > 0 else np.inf
 
     def solve(self, columns: np.ndarray, targets: np.ndarray, ridge: np.ndarray | None = None) -> np.ndarray:
         """See `Problem`.  Columns are scaled to unit length; if they depend on each other the shortest
@@ -278,6 +290,71 @@ def weighted_grams(theta: np.ndarray, y: np.ndarray, weights: np.ndarray) -> lis
     return grams
 
 
+@dataclass(frozen=True, eq=False)
+class PartSums:
+    """Gram sums of disjoint parts of the rows, from which those of any resampling of parts follow.
+
+    matrix : (part, feature, feature)   moment : (part, feature, target)   energy : (part, target)   n : (part,)
+    """
+
+    matrix: np.ndarray
+    moment: np.ndarray
+    energy: np.ndarray
+    n: np.ndarray
+
+    def combine(self, weights: np.ndarray) -> list[Gram]:
+        """``sum_i weights[k, i] part_i`` for every member k; weights (member, part)."""
+        matrix, moment = (np.tensordot(weights, sums, 1) for sums in (self.matrix, self.moment))
+        energy, n = weights @ self.energy, weights @ self.n
+        return [Gram(*member[:3], float(member[3])) for member in zip(matrix, moment, energy, n, strict=True)]
+
+    def total(self) -> Gram:
+        """Gram sums of all rows."""
+        return Gram(self.matrix.sum(axis=0), self.moment.sum(axis=0), self.energy.sum(axis=0), float(self.n.sum()))
+
+
+def block_sums(theta: np.ndarray, y: np.ndarray, length: int) -> PartSums:
+    """Gram sums of each run of ``length`` consecutive rows; the last run may be shorter."""
+    n, p = theta.shape
+    k = y.shape[1]
+    count = -(-n // length)
+    matrix, moment, energy = np.empty((count, p, p)), np.empty((count, p, k)), np.empty((count, k))
+    stride = max(1, _ROW_BLOCK // length)  # blocks at a time, to stay in cache
+    whole = n // length
+    for start in range(0, whole, stride):
+        blocks = slice(start, min(start + stride, whole))
+        rows = slice(blocks.start * length, blocks.stop * length)
+        part = np.ascontiguousarray(theta[rows]).reshape(-1, length, p)
+        part_y = np.ascontiguousarray(y[rows]).reshape(-1, length, k)
+        np.matmul(part.transpose(0, 2, 1), part, out=matrix[blocks])
+        np.matmul(part.transpose(0, 2, 1), part_y, out=moment[blocks])
+        np.einsum("bij,bij->bj", part_y, part_y, out=energy[blocks])
+    if whole < count:
+        last = Gram.from_rows(theta[whole * length :], y[whole * length :])
+        matrix[-1], moment[-1], energy[-1] = last.matrix, last.moment, last.energy
+    sizes = np.full(count, float(length))
+    sizes[-1] = n - (count - 1) * length
+    return PartSums(matrix, moment, energy, sizes)
+
+
+def deal(parts: PartSums | None, blocks: PartSums, most: int, start: int = 0) -> PartSums:
+    """Add block ``i`` to part ``(start + i) % most``; further parts come into being up to ``most``."""
+    known = 0 if parts is None else len(parts.n)
+    count = len(blocks.n)
+    size = min(most, max(known, start + count))
+    sums = []
+    for name in ("matrix", "moment", "energy", "n"):
+        new = getattr(blocks, name)
+        total = np.zeros((size, *new.shape[1:]))
+        if parts is not None:
+            total[:known] = getattr(parts, name)
+        for first in range(0, count, most):
+            chunk = new[first : first + most]
+            total[(start + first + np.arange(len(chunk))) % most] += chunk
+        sums.append(total)
+    return PartSums(*sums)
+
+
 def weighted_factors(theta: np.ndarray, y: np.ndarray, weights: np.ndarray) -> list[Factor]:
     r"""Accurate counterpart of `weighted_grams` for ill-conditioned ``theta = q r``.
 
@@ -285,8 +362,13 @@ def weighted_factors(theta: np.ndarray, y: np.ndarray, weights: np.ndarray) -> l
     ``diag(sqrt(w)) theta`` has the factor ``diag(sqrt(s)) v' r``, with the condition number not squared.
     """
     q, r = np.linalg.qr(theta)
+    return orthogonal_factors(weighted_grams(q, y, weights), r)
+
+
+def orthogonal_factors(grams: Sequence[Gram], r: np.ndarray) -> list[Factor]:
+    """Factors of weighted rows of ``theta = q r`` from the Gram sums of the same rows of ``q``."""
     factors = []
-    for gram in weighted_grams(q, y, weights):
+    for gram in grams:
         eigenvalues, v = np.linalg.eigh(gram.matrix)
         root = np.sqrt(np.maximum(eigenvalues, 0.0))
         # Directions that the drawn rows do not excite at all carry no equation.

@@ -1,8 +1,7 @@
-"""How sparse?  Thresholds and supports chosen by cross-validation.
+"""How sparse?  The threshold of STLSQ chosen by cross-validation.
 
-Two paths from the full library to nothing: `select_threshold` raises the threshold of STLSQ, `select_support` removes
-one term after the other.  Either is followed once on all rows and once without each fold; the error on the left-out
-rows says how far to go.
+The path from the full library to nothing, as the threshold rises, is followed once on all rows and once without each
+fold; the error on the left-out rows says how far to go.
 """
 
 from __future__ import annotations
@@ -16,15 +15,13 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from sindyrl.conditioning import independent_columns
 from sindyrl.regression.gram import MAX_CONDITION, Factor, Gram, Problem
 from sindyrl.regression.stlsq import STLSQ
 
-__all__ = ["Path", "Selection", "backward_elimination", "select_support", "select_threshold"]
+__all__ = ["Path", "Selection", "select_threshold"]
 
 RULES = ("one_standard_error", "paired", "minimum")
 _MAX_CANDIDATES = 100
-_INDEPENDENT_RTOL = 1e-10
 _FLOOR = 1e-24  # mean square errors this far below the largest are rounding
 
 
@@ -35,7 +32,7 @@ class Path:
     supports : index tuples of the terms at each step, fitted on all rows
     coef : (step, feature), least squares on all rows
     error_mean, error_std : (step,), mean and standard deviation over folds of the mean square error on left-out rows
-    thresholds : (step,), or None if the path was found by elimination
+    thresholds : (step,)
     chosen : the step taken
     """
 
@@ -43,7 +40,7 @@ class Path:
     coef: np.ndarray
     error_mean: np.ndarray
     error_std: np.ndarray
-    thresholds: np.ndarray | None
+    thresholds: np.ndarray
     chosen: int
 
     @property
@@ -77,11 +74,8 @@ class Selection:
 
     @property
     def threshold(self) -> np.ndarray:
-        """Chosen threshold of each target, to be given to ``STLSQ(threshold=...)``; for `select_threshold` only."""
-        chosen = [path.thresholds[path.chosen] for path in self.paths if path.thresholds is not None]
-        if len(chosen) < len(self.paths):
-            raise ValueError("`Selection.threshold` exists only for paths over thresholds, from `select_threshold`.")
-        return np.array(chosen)
+        """Chosen threshold of each target, to be given to ``STLSQ(threshold=...)``."""
+        return np.array([path.thresholds[path.chosen] for path in self.paths])
 
     @property
     def error(self) -> np.ndarray:
@@ -105,7 +99,15 @@ def select_threshold(
     theta : (sample, feature)   y : (sample,) or (sample, target)
     thresholds : candidates for all targets; None takes those at which the support changes, for each target its own
     base : the STLSQ whose other settings are used, and whose unit the thresholds are in; None means ``STLSQ()``
-    folds, rule, rng, groups : see `select_support`
+    folds : number of parts left out in turn; contiguous runs of rows, because neighboring samples are alike
+    rng : draws rows (or groups) into folds at random instead
+    rule : "one_standard_error" takes the smallest support whose error is within one standard error of the
+        least; "paired" compares the logarithms of the errors fold by fold with those of the best, and takes the
+        smallest support whose mean excess is within its standard error: for folds that are unequally
+        hard, as those of one short recording are; "minimum" takes the least
+    groups : (sample,) labels such as the episode; a group is never split between folds
+
+    Raises ValueError for shapes that do not fit, NaN, fewer rows or groups than folds, an unknown rule.
     """
     theta, y = _checked(theta, y)
     base = STLSQ() if base is None else base
@@ -126,102 +128,6 @@ def select_threshold(
     return Selection(tuple(paths), len(fold_rows), rule)
 
 
-def select_support(
-    theta: Any,
-    y: Any,
-    *,
-    folds: int = 5,
-    max_terms: int | None = None,
-    rng: np.random.Generator | None = None,
-    rule: str = "one_standard_error",
-    groups: Any = None,
-) -> Selection:
-    """Support of each target by backward elimination, its size by K-fold cross-validation.
-
-    Elimination starts from all (linearly independent) terms and again and again removes the one whose
-    removal raises the sum of squared residuals least.  Every fold eliminates for itself, so that the
-    error counts the uncertainty of the choice too.  Independent of the units of columns and targets.
-
-    theta : (sample, feature)   y : (sample,) or (sample, target)
-    folds : number of parts left out in turn; contiguous runs of rows, because neighboring samples are alike
-    max_terms : largest support to consider; None means no limit
-    rng : draws rows (or groups) into folds at random instead
-    rule : "one_standard_error" takes the smallest support whose error is within one standard error of the
-        least; "paired" compares the logarithms of the errors fold by fold with those of the best, and takes the
-        smallest support whose mean excess is within its standard error: for folds that are unequally
-        hard, as those of one short recording are; "minimum" takes the least
-    groups : (sample,) labels such as the episode; a group is never split between folds
-
-    Raises ValueError for shapes that do not fit, NaN, fewer rows or groups than folds, an unknown rule.
-    """
-    theta, y = _checked(theta, y)
-    _check_rule(rule)
-    if max_terms is not None and (not isinstance(max_terms, (int, np.integer)) or max_terms < 0):
-        raise ValueError(f"`select_support(max_terms=...)` must be a non-negative integer or None. Got {max_terms!r}.")
-    fold_rows = _fold_rows(len(theta), folds, rng, groups)
-    whole, training = _problems(theta, y, fold_rows)
-    paths = []
-    for target in range(y.shape[1]):
-        coef = backward_elimination(whole, target, max_terms)
-        by_fold = [backward_elimination(problem, target, max_terms) for problem in training]
-        # A fold may support fewer independent terms; its largest model then stands for the larger sizes.
-        grown = [np.vstack([np.repeat(w[:1], max(len(coef) - len(w), 0), axis=0), w])[-len(coef) :] for w in by_fold]
-        errors = np.array(
-            [
-                ((theta[rows] @ w.T - y[rows, target, None]) ** 2).mean(axis=0)
-                for rows, w in zip(fold_rows, grown, strict=True)
-            ]
-        )
-        sizes = np.arange(len(coef))[::-1]
-        supports = tuple(tuple(np.flatnonzero(w).tolist()) for w in coef)
-        paths.append(_path(supports, coef, errors, None, sizes, rule))
-    return Selection(tuple(paths), len(fold_rows), rule)
-
-
-def backward_elimination(problem: Problem, target: int = 0, max_terms: int | None = None) -> np.ndarray:
-    r"""Coefficients (step, feature) of one target on ever smaller supports, the last row being zero.
-
-    Removing term j from the support raises the sum of squares by ``w_j^2 / [(theta_S' theta_S)^{-1}]_jj``; the
-    cheapest goes, of equals the last.  Terms that depend linearly on earlier ones are left out from the start.
-    """
-    r, z = _triangle(problem)
-    lengths = np.sqrt(np.einsum("ij,ij->j", r, r))
-    support = independent_columns(r, _INDEPENDENT_RTOL)
-    rows = []
-    system = np.column_stack([r[:, support] / lengths[support], z[:, target]])
-    while support:
-        size = len(support)
-        system = np.asarray(np.linalg.qr(system, mode="r"))[:size]
-        inverse = _inverse_of_triangle(system[:, :size])
-        w = inverse @ system[:, size]
-        if max_terms is None or size <= max_terms:
-            row = np.zeros(r.shape[1])
-            row[support] = w / lengths[support]
-            rows.append(row)
-        cost = w**2 / np.einsum("ij,ij->i", inverse, inverse)
-        weakest = size - 1 - int(np.argmin(cost[::-1]))
-        del support[weakest]
-        system = np.delete(system, weakest, axis=1)
-    rows.append(np.zeros(r.shape[1]))
-    return np.array(rows)
-
-
-def _inverse_of_triangle(r: np.ndarray) -> np.ndarray:
-    from scipy.linalg import lapack
-
-    return np.asarray(lapack.dtrtri(r)[0])
-
-
-def _triangle(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
-    """(r, z) with ``|y - theta w|^2 = |z - r w|^2 + constant``."""
-    if isinstance(problem, Factor):
-        return problem.r, problem.z
-    assert isinstance(problem, Gram)
-    scale = np.sqrt(problem.column_squares)
-    lower = np.linalg.cholesky(problem.matrix / np.outer(scale, scale))
-    return lower.T * scale, np.linalg.solve(lower, problem.moment / scale[:, None])
-
-
 def _problems(theta: np.ndarray, y: np.ndarray, fold_rows: Sequence[np.ndarray]) -> tuple[Problem, list[Problem]]:
     """The problem of all rows, and of all rows but those of each fold."""
     parts = [Gram.from_rows(theta[rows], y[rows]) for rows in fold_rows]
@@ -231,7 +137,7 @@ def _problems(theta: np.ndarray, y: np.ndarray, fold_rows: Sequence[np.ndarray])
     none = np.array([], dtype=int)
     problems: list[Problem] = []
     for gram, rows in zip([total, *(total - part for part in parts)], [none, *fold_rows], strict=True):
-        # Eliminating terms compares small differences, and one factorization a fold costs little.
+        # Differences of sums lose digits, and one factorization a fold costs little.
         if gram.condition() <= MAX_CONDITION / 100:
             problems.append(gram)
         else:
@@ -286,7 +192,7 @@ def _path(
     supports: tuple[tuple[int, ...], ...],
     coef: np.ndarray,
     errors: np.ndarray,
-    thresholds: np.ndarray | None,
+    thresholds: np.ndarray,
     sizes: np.ndarray,
     rule: str,
 ) -> Path:
@@ -311,7 +217,7 @@ def _last_least(values: np.ndarray) -> int:
 
 
 def _fold_rows(n: int, folds: int, rng: np.random.Generator | None, groups: Any) -> list[np.ndarray]:
-    """Row indices of each fold; see `select_support` for the rules."""
+    """Row indices of each fold; see `select_threshold` for the rules."""
     if not isinstance(folds, (int, np.integer)) or isinstance(folds, bool) or folds < 2:
         raise ValueError(f"`folds=` must be an integer of at least 2. Got {folds!r}.")
     labels = np.arange(n) if groups is None else np.asarray(groups)

@@ -13,11 +13,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sindyrl.regression.gram import Factor, Problem, SparseFit, least_squares_problem, threshold_rounds
+from sindyrl.regression.streaming import PartialFit
 
 __all__ = ["STLSQ"]
 
 
-class STLSQ(MultiOutputMixin, RegressorMixin, BaseEstimator):
+class STLSQ(PartialFit, MultiOutputMixin, RegressorMixin, BaseEstimator):
     r"""Sequentially thresholded least squares, each target for itself, without intercept.
 
     Repeats ``w = argmin |y - theta_S w|^2 + alpha |w|^2`` on the support S and drops ``|w_j| < threshold``
@@ -26,8 +27,9 @@ class STLSQ(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    threshold : float or sequence of float (n_targets,), default 0.1
-        Smallest magnitude of a coefficient, in the unit of the coefficient.
+    threshold : float or array-like, default 0.1
+        Smallest magnitude of a coefficient, in the unit of the coefficient: one number, one for each target
+        (n_targets,), or a table (n_targets or 1, n_features or 1).  Zero never drops a column, infinity always.
     alpha : float, default 0.0
         Weight of the ridge penalty.
     max_iter : int, default 20
@@ -49,6 +51,8 @@ class STLSQ(MultiOutputMixin, RegressorMixin, BaseEstimator):
     converged_ : bool
         Whether every support settled within ``max_iter`` rounds; a ConvergenceWarning tells if not.
     method_ : "gram" or "qr"
+    sums_ : Gram or Factor
+        What was kept of the rows; `partial_fit` adds to it.
     n_iter_ : int
     n_features_in_ : int
     feature_names_in_ : ndarray (n_features,), only if X has column names that are all texts
@@ -69,7 +73,7 @@ class STLSQ(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        threshold: float | Sequence[float] = 0.1,
+        threshold: float | Sequence[float] | Sequence[Sequence[float]] | np.ndarray = 0.1,
         *,
         alpha: float = 0.0,
         max_iter: int = 20,
@@ -84,12 +88,12 @@ class STLSQ(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _check_parameters(self) -> None:
         # By `fit`: scikit-learn's contract wants constructors and `set_params` to assign and never to raise.
-        rule = "`STLSQ(threshold=...)` must be a non-negative number, or one for each target."
+        rule = "`STLSQ(threshold=...)` must be a non-negative number, one for each target, or a table of them."
         try:
             threshold = np.asarray(self.threshold, dtype=np.float64)
         except (TypeError, ValueError):
             raise ValueError(f"{rule} Got {self.threshold!r}.") from None
-        if threshold.ndim > 1 or not (threshold >= 0).all():
+        if threshold.ndim > 2 or not (threshold >= 0).all():
             raise ValueError(f"{rule} Got {self.threshold!r}.")
         if not isinstance(self.alpha, Real) or not 0 <= self.alpha < np.inf:
             raise ValueError(f"`STLSQ(alpha=...)` must be a non-negative number. Got {self.alpha!r}.")
@@ -104,12 +108,16 @@ class STLSQ(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._check_parameters()
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
-        problem, self.condition_ = least_squares_problem(X, targets)
-        self.method_ = "qr" if isinstance(problem, Factor) else "gram"
-        fit = self.fit_problem(problem)
+        self._conclude(*least_squares_problem(X, targets), y.ndim == 1)
+        return self
+
+    def _conclude(self, sums: Problem, condition: float, flat: bool) -> None:
+        fit = self.fit_problem(sums)
+        self.sums_, self.condition_ = sums, condition
+        self.method_ = "qr" if isinstance(sums, Factor) else "gram"
         self.converged_ = bool(fit.converged.all())
         self.n_iter_ = int(fit.rounds.max())
-        self.coef_ = fit.coef if y.ndim == 2 else fit.coef[0]
+        self.coef_ = fit.coef[0] if flat else fit.coef
         self.support_ = self.coef_ != 0
         if not self.converged_:
             unsettled = ", ".join(map(str, np.flatnonzero(~fit.converged)))
@@ -117,9 +125,8 @@ class STLSQ(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 f"The support of target {unsettled} still changed after max_iter={self.max_iter} rounds. "
                 "Raise `max_iter`, or lower `threshold`.",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return self
 
     def fit_problem(self, problem: Problem, columns: np.ndarray | None = None) -> SparseFit:
         """Threshold one `gram.Problem` with these settings; ``columns`` limits which may enter.
@@ -145,7 +152,15 @@ class STLSQ(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 f"`STLSQ(threshold=...)` must have one entry for each of the {problem.shape[0]} targets. "
                 f"Got {len(threshold)}."
             )
-        thresholds = np.broadcast_to(threshold[..., None], problem.shape)
+        table = threshold if threshold.ndim == 2 else threshold[..., None]
+        if table.ndim == 2 and any(
+            given not in (1, size) for given, size in zip(table.shape, problem.shape, strict=True)
+        ):
+            raise ValueError(
+                f"`STLSQ(threshold=...)` must have shape (targets, features) = {problem.shape}, or 1 in place of "
+                f"either. Got {threshold.shape}."
+            )
+        thresholds = np.broadcast_to(table, problem.shape)
         if not self.normalize:
             return thresholds
         lengths = np.sqrt(problem.column_squares)

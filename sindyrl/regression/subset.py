@@ -129,7 +129,7 @@ def _exchange(table: np.ndarray, chosen: list[int], usable: np.ndarray) -> np.nd
     return table
 
 
-def _paired_choice(errors: np.ndarray) -> int:
+def paired_choice(errors: np.ndarray) -> int:
     """The smallest size as good as the best one, fold by fold; ``errors`` (size, fold)."""
     logs = np.log(np.maximum(errors, _FLOOR))
     best = int(logs.mean(axis=1).argmin())
@@ -216,7 +216,7 @@ class SubsetSelection(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 support = trained[min(size, len(trained) - 1)] if trained else ()
                 w = _refit(theta[rest], targets[rest, target], support)
                 errors[size, fold] = np.mean((targets[block, target] - theta[block] @ w) ** 2) / scale
-        return SubsetPath(supports, errors, _paired_choice(errors))
+        return SubsetPath(supports, errors, paired_choice(errors))
 
 
 def _refit(theta: np.ndarray, y: np.ndarray, support: tuple[int, ...]) -> np.ndarray:
