@@ -14,7 +14,7 @@ help:
 	@echo "make demo      from the first real step to C on an emulated Cortex-M4"
 	@echo "make test      lint and the test suite"
 	@echo "make lint      ruff and mypy"
-	@echo "make test-all  the slow tests too"
+	@echo "make test-all  the slow tests too, properties with new examples"
 	@echo "make clean     remove $(VENV) and caches"
 
 demo: $(VENV)/.installed-demo
@@ -29,7 +29,7 @@ test: lint
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-all: lint
-	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow or not slow" --hypothesis-profile=search $(PYTEST_ARGS)
 
 # The first interpreter of a supported version that can make environments; PYTHON=... chooses another.
 $(BIN)/python:

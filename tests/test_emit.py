@@ -38,7 +38,7 @@ from sindyrl.symbolic_map import SymbolicMap
 from tests.strategies import NAMES, bits, expressions, maps, points, seeds
 
 x, v, theta = Variable("x"), Variable("v"), Variable("theta")
-fast = settings(max_examples=30, deadline=None, derandomize=True)
+fast = settings(max_examples=30, deadline=None)
 STRICT = [
     "-std=c99",
     "-O2",

@@ -58,7 +58,7 @@ from sindyrl.symbolic_map import SymbolicMap
 from tests.strategies import bits, expressions, maps, points, seeds
 
 x, v = Variable("x"), Variable("v")
-fast = settings(max_examples=20, deadline=None, derandomize=True)
+fast = settings(max_examples=20, deadline=None)
 LONG = 100_000
 
 

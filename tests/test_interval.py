@@ -37,7 +37,7 @@ from tests.strategies import NAMES, maps, seeds
 
 x, v = Variable("x"), Variable("v")
 inf = np.inf
-fast = settings(max_examples=25, deadline=None, derandomize=True)
+fast = settings(max_examples=25, deadline=None)
 
 
 def bound(node: Node, **ranges: tuple[float, float]) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from sindyrl.symbolic_map import SCHEMA, Signal, SymbolicMap
 from tests.strategies import bits, maps, points, seeds
 
 x, v, u = Variable("x"), Variable("v"), Variable("u")
-fast = settings(max_examples=20, deadline=None, derandomize=True)
+fast = settings(max_examples=20, deadline=None)
 
 
 def spring() -> SymbolicMap:
