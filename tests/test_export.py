@@ -156,6 +156,11 @@ def test_random_maps_agree_after_compilation(tmp_path, form, number):
     assert report.matches
 
 
+def test_limits_that_are_one_number_in_float32_return_the_zero_of_the_right_sign(tmp_path):
+    form = SymbolicMap(["x"], {"y": clip(X, -0.0, 2e-313)})  # min(max(x, -0), 0) is 0 below the limits, not -0
+    assert to_c(form, tmp_path, verify="compile").bitwise is True
+
+
 @needs_emulator
 @settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(maps(exact=True, outputs=30))

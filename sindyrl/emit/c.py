@@ -163,11 +163,11 @@ class _Body:
         self.text_of: dict[Node, str] = {}  # nodes that are already available under a name
         roots = dict(zip(outputs, expand_powers(list(outputs.values())), strict=True))
         order = topological(list(roots.values()))
-        self.declared = _declared(order, list(roots.values()))
+        self.declared = _declared(order, list(roots.values()), number)
         library = (*arguments, *reserved, *math_functions(order, number=number))
         self.names = LocalNames(library)
         self._read_inputs(inputs, order)
-        self.wishes = _wishes(roots)
+        self.wishes = _wishes(roots, number)
         for node in order:
             self._declare(node)
         for index, node in enumerate(roots.values()):
@@ -249,7 +249,7 @@ class _Body:
         if node.op in ("add", "sub"):
             sign, right = signed_sum(node, lambda inner: inner not in self.text_of)
             return SUM, [(node.left, SUM), f" {sign} ", (right, PRODUCT)]
-        clipped = clip_parts(node)
+        clipped = _clip(node, self.number)
         if clipped and node.left not in self.text_of:
             x, lo, hi = ((part, NEGATIVE) for part in clipped)
             return TERNARY, [x, " > ", lo, " ? (", x, " < ", hi, " ? ", x, " : ", hi, ") : ", lo]
@@ -293,9 +293,19 @@ class _Body:
         return self.text_of[first.dense] if list(node.children) == entries else None
 
 
-def _declared(order: Sequence[Node], roots: Sequence[Node]) -> set[Node]:
+def _clip(node: Node, number: Number) -> tuple[Node, Constant, Constant] | None:
+    """`clip_parts`, unless the limits are one number in this type: then which of two zeros is returned would differ."""
+    parts = clip_parts(node)
+    if parts is None:
+        return None
+    with np.errstate(over="ignore", under="ignore"):
+        lo, hi = (np.dtype(number).type(limit.value) for limit in parts[1:])
+    return parts if lo < hi else None
+
+
+def _declared(order: Sequence[Node], roots: Sequence[Node], number: Number) -> set[Node]:
     """Nodes that get a local: written more than once, or the end of a statement that would grow too long."""
-    times_written = _times_written(order, roots)
+    times_written = _times_written(order, roots, number)
     declared: set[Node] = set()
     size: dict[Node, int] = {}
     depth: dict[Node, int] = {}
@@ -311,7 +321,7 @@ def _declared(order: Sequence[Node], roots: Sequence[Node]) -> set[Node]:
     return declared
 
 
-def _times_written(order: Sequence[Node], roots: Sequence[Node]) -> dict[Node, int]:
+def _times_written(order: Sequence[Node], roots: Sequence[Node], number: Number) -> dict[Node, int]:
     """How often each node's text would appear; a ternary writes its operands twice, a comparison is never named."""
     count = dict.fromkeys(order, 0)
     for node in roots:
@@ -320,7 +330,7 @@ def _times_written(order: Sequence[Node], roots: Sequence[Node]) -> dict[Node, i
         ternary = (isinstance(node, Binary) and node.op in ("min", "max")) or (
             isinstance(node, Unary) and node.op == "sign"
         )
-        clipped = clip_parts(node)
+        clipped = _clip(node, number)
         repeats = count[node] if isinstance(node, Comparison) else 2 if ternary else 1
         for child in node.children:
             # the inner half of a clip is written in place
@@ -328,11 +338,11 @@ def _times_written(order: Sequence[Node], roots: Sequence[Node]) -> dict[Node, i
     return count
 
 
-def _wishes(outputs: Mapping[str, Node]) -> dict[Node, str]:
+def _wishes(outputs: Mapping[str, Node], number: Number) -> dict[Node, str]:
     """An output, or what an output clips, is named after the output."""
     wishes: dict[Node, str] = {}
     for name, node in outputs.items():
-        clipped = clip_parts(node)
+        clipped = _clip(node, number)
         wishes.setdefault(clipped[0] if clipped else node, name)
     return wishes
 
