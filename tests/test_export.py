@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import math
@@ -18,7 +19,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sindyrl.backends.c import CompilerNotFound
-from sindyrl.export import ExportError, ExportReport, check, emulate, package, source, to_c, toolchain
+from sindyrl.export import (
+    ExportError,
+    ExportReport,
+    check,
+    emulate,
+    guarded,
+    placement,
+    source,
+    to_c,
+    toolchain,
+)
 from sindyrl.export.rounding import evaluate_rounded
 from sindyrl.expression import Node, Variable, clip, cos, dense, piecewise, sin, sqrt, tanh
 from sindyrl.symbolic_map import Signal, SymbolicMap
@@ -151,7 +162,7 @@ def test_rounding_bound_holds_for_random_maps(form, seed):
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(maps(outputs=30), st.sampled_from(["float32", "float64"]))
 def test_random_maps_agree_after_compilation(tmp_path, form, number):
-    report = to_c(form, tmp_path, number=number, verify="compile", n_vectors=200)
+    report = to_c(form, tmp_path, number=number, verify="compile", undefined="allow", n_vectors=200)
     assert report.verified == "compiled"
     assert report.matches
 
@@ -165,11 +176,11 @@ def test_limits_that_are_one_number_in_float32_return_the_zero_of_the_right_sign
 @settings(max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(maps(exact=True, outputs=30))
 def test_random_maps_return_the_same_bits_on_the_emulated_processor(tmp_path, form):
-    assert to_c(form, tmp_path, verify="emulate", n_vectors=100).bitwise is True
+    assert to_c(form, tmp_path, verify="emulate", undefined="allow", n_vectors=100).bitwise is True
 
 
 def test_float64_returns_the_bits_of_the_map(tmp_path):
-    report = to_c(policy(), tmp_path, number="float64", verify="compile")
+    report = to_c(policy(), tmp_path, number="float64", verify="compile", regroup=False)
     assert report.max_error == 0.0
     assert report.bitwise is True
     assert "void policy(const double state[5], double out[1]);" in (tmp_path / "policy.h").read_text()
@@ -303,7 +314,7 @@ def test_a_failed_replacement_restores_what_was_there(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         replace(a, b)
 
-    monkeypatch.setattr(package.os, "replace", full_disk)
+    monkeypatch.setattr(placement.os, "replace", full_disk)
     other = SymbolicMap(STATES, {"u": X + V}, name="policy")
     with pytest.raises(ExportError, match=r"cannot be written.*No space left"):
         to_c(other, tmp_path, verify="none")
@@ -415,10 +426,94 @@ def test_a_range_between_two_neighboring_floats_still_exports(tmp_path):
     assert to_c(form, tmp_path, verify="compile").matches
 
 
-def test_parts_that_may_be_undefined_are_listed_in_the_header(tmp_path):
+def test_parts_that_may_be_undefined_are_refused_or_listed_in_the_header(tmp_path):
     form = SymbolicMap([Signal("x", "", -1.0, 1.0)], {"y": piecewise([(X > 0.0, 1.0 / X)], 0.0)}, name="pole")
-    to_c(form, tmp_path, verify="compile")
+    with pytest.raises(ValueError, match=r"x in \[-1, 1\]: 1/x.*Narrow the ranges"):
+        to_c(form, tmp_path, verify="compile")
+    assert list(tmp_path.iterdir()) == []
+    to_c(form, tmp_path, verify="compile", undefined="allow")
     assert "May be NaN or infinite inside these ranges: 1/x." in (tmp_path / "pole.h").read_text()
+
+
+def squares() -> SymbolicMap:
+    """Two outputs with ranges, one input without."""
+    outputs = {Signal("a", "", -9.0, 9.0): X * X - 2.0 * X * V, Signal("b"): V + 1.0}
+    return SymbolicMap([Signal("x", "", -1.0, 2.0), Signal("v")], outputs, name="squares")
+
+
+@pytest.mark.parametrize("outside", ["fallback", "compute"])
+@pytest.mark.parametrize("number", ["float32", "float64"])
+def test_the_checked_function_reports_bad_inputs_and_returns_the_fallback(tmp_path, number, outside):
+    """`to_c` compares it with its twin in NumPy; here the C is asked directly about the three cases."""
+    fallback = {"a": -3.0, "b": 0.25}
+    to_c(squares(), tmp_path, number=number, verify="compile", fallback=fallback, outside=outside)
+    library = toolchain.build_library(toolchain.host_compiler(), tmp_path / "squares.c")
+    kind = np.dtype(number)
+    out = np.empty(2, kind)
+
+    def ask(x: float, v: float) -> tuple[int, list[float]]:
+        state = np.array([x, v], kind)
+        status = library.squares_checked(ctypes.c_void_p(state.ctypes.data), ctypes.c_void_p(out.ctypes.data))
+        return status, out.tolist()
+
+    assert ask(2.0, 1e9)[0] == 0
+    assert ask(1.0, 0.5) == (0, [0.0, 1.5])
+    assert ask(2.5, 0.0) == (2, [-3.0, 0.25] if outside == "fallback" else [6.25, 1.0])
+    for bad in (np.nan, np.inf, -np.inf):
+        assert ask(0.0, bad) == (1, [-3.0, 0.25])
+        assert ask(bad, 0.0) == (1, [-3.0, 0.25])
+        assert ask(-1.5, bad) == (3, [-3.0, 0.25])
+
+
+def test_a_checked_function_that_forgets_its_fallback_never_arrives(tmp_path, monkeypatch):
+    right = guarded.Guard.text
+    monkeypatch.setattr(guarded.Guard, "text", lambda self, name: right(self, name).replace("fallback[i]", "out[i]"))
+    with pytest.raises(ExportError, match="squares_checked"):
+        to_c(squares(), tmp_path, verify="compile", fallback={"a": 0.0, "b": 0.5})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fallback": {"a": 0.0}}, "each output"),
+        ({"fallback": {"a": 10.0, "b": 0.0}}, "range of a"),
+        ({"fallback": {"a": 0.0, "b": np.nan}}, "range of b"),
+        ({"fallback": {"a": 0.0, "b": 0.0}, "outside": "guess"}, "outside"),
+        ({"math": "own", "number": "float64"}, "math"),
+        ({"undefined": "guess"}, "undefined"),
+        ({"period": 0.0}, "period"),
+        ({"processors": ()}, "processors"),
+        ({"processors": ("cortex-m99",)}, "processors"),
+    ],
+)
+def test_wrong_options_are_named(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        to_c(squares(), tmp_path / "firmware", verify="none", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_bound_over_the_limit_is_refused(tmp_path):
+    with pytest.raises(ExportError, match=r"over `max_error=1e-09`.*float64"):
+        to_c(policy(), tmp_path, verify="compile", max_error=1e-9)
+    to_c(policy(), tmp_path, verify="compile", max_error=1e-9, number="float64")
+
+
+def test_the_period_is_in_the_header(tmp_path):
+    to_c(policy(), tmp_path, verify="none", period=0.01)
+    assert "To be called every 0.01 s." in (tmp_path / "policy.h").read_text()
+
+
+@needs_emulator
+def test_every_processor_returns_the_same_bits_and_both_compilers_do(tmp_path):
+    report = to_c(policy(), tmp_path, processors=tuple(emulate.PROCESSORS))
+    assert report.bitwise is True
+    assert report.compilers_agree is True
+    assert [figures.processor for figures in report.processors] == list(emulate.PROCESSORS)
+    soft, hard = report.processors[0], report.processors[-1]
+    assert soft.instructions > 5 * hard.instructions
+    assert soft.library_instructions > 0 == hard.library_instructions
+    assert report.regrouped
 
 
 def test_a_map_without_inputs_is_a_constant(tmp_path):

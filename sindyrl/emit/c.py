@@ -65,12 +65,16 @@ def c_function(
     *,
     number: Number = "float32",
     arguments: tuple[str, str] = ("state", "out"),
+    functions: Mapping[str, str] | None = None,
 ) -> str:
     """Text of ``void name(const T state[n], T out[m])``, m expressions of n named inputs, ending in a newline.
 
+    functions : operation -> name of the C function to call for it, such as ``{"sin": "policy_sin"}``; by default, and
+        for operations not named, that of ``<math.h>``
+
     Raises ValueError for a name C reserves, a variable that is not an input, a constant beyond the range of float32.
     """
-    lines = c_body(inputs, outputs, number=number, arguments=arguments, reserved=(name,))
+    lines = c_body(inputs, outputs, number=number, arguments=arguments, reserved=(name,), functions=functions)
     return "\n".join(
         [c_prototype(len(inputs), len(outputs), name, number=number, arguments=arguments) + " {", *lines, "}", ""]
     )
@@ -100,21 +104,30 @@ def c_body(
     number: Number = "float32",
     arguments: tuple[str, str] = ("state", "out"),
     reserved: Sequence[str] = (),
+    functions: Mapping[str, str] | None = None,
 ) -> list[str]:
     """Statements of the function, indented by four spaces; ``reserved`` are further names that locals must avoid."""
-    return _Body(inputs, outputs, number, arguments, reserved).lines
+    return _Body(inputs, outputs, number, arguments, reserved, functions or {}).lines
 
 
-def math_functions(outputs: Sequence[Node], *, number: Number = "float32") -> list[str]:
+def math_functions(
+    outputs: Sequence[Node], *, number: Number = "float32", functions: Mapping[str, str] | None = None
+) -> list[str]:
     """Functions of ``<math.h>`` that the code of ``outputs`` calls, sorted; empty if the header is not needed."""
     suffix = "f" if _type(number) == "float" else ""
+    own = functions or {}
+    return sorted(_FUNCTION_OF[op] + suffix for op in called_operations(outputs) if op not in own)
+
+
+def called_operations(outputs: Sequence[Node]) -> set[str]:
+    """Operations that the code of ``outputs`` calls a function for: sin, cos, tan, tanh, exp, log, sqrt, abs."""
     called = set()
     for node in topological(outputs):
         if isinstance(node, Unary) and node.op in _FUNCTION_OF:
-            called.add(_FUNCTION_OF[node.op] + suffix)
+            called.add(node.op)
         elif isinstance(node, Dense) and node.activation == "tanh":
-            called.add("tanh" + suffix)
-    return sorted(called)
+            called.add("tanh")
+    return called
 
 
 def literal(value: float, number: Number) -> str:
@@ -154,17 +167,19 @@ class _Body:
         number: Number,
         arguments: tuple[str, str],
         reserved: Sequence[str],
+        functions: Mapping[str, str],
     ) -> None:
         self.number = number
         self.type = _type(number)
-        self.suffix = "f" if self.type == "float" else ""
+        suffix = "f" if self.type == "float" else ""
+        self.callee = {op: name + suffix for op, name in _FUNCTION_OF.items()} | dict(functions)
         self.source, self.target = arguments
         self.lines: list[str] = []
         self.text_of: dict[Node, str] = {}  # nodes that are already available under a name
         roots = dict(zip(outputs, expand_powers(list(outputs.values())), strict=True))
         order = topological(list(roots.values()))
         self.declared = _declared(order, list(roots.values()), number)
-        library = (*arguments, *reserved, *math_functions(order, number=number))
+        library = (*arguments, *reserved, *(self.callee[op] for op in called_operations(order)))
         self.names = LocalNames(library)
         self._read_inputs(inputs, order)
         self.wishes = _wishes(roots, number)
@@ -241,7 +256,7 @@ class _Body:
             one, zero = literal(1.0, self.number), literal(0.0, self.number)
             x = (node.arg, NEGATIVE)
             return TERNARY, [x, f" > {zero} ? {one} : (", x, f" < {zero} ? -{one} : ", x, ")"]
-        return ATOM, [f"{_FUNCTION_OF[node.op]}{self.suffix}(", (node.arg, TERNARY), ")"]
+        return ATOM, [f"{self.callee[node.op]}(", (node.arg, TERNARY), ")"]
 
     def _binary(self, node: Binary) -> tuple[int, Sequence[Piece]]:
         if node.op in ("mul", "div"):
@@ -269,7 +284,7 @@ class _Body:
         table = ", ".join("{" + ", ".join(literal(w, self.number) for w in row) + "}" for row in node.matrix.tolist())
         offsets = ", ".join(literal(b, self.number) for b in node.bias.tolist())
         row, column, total = self.names.new("row"), self.names.new("col"), self.names.new("total")
-        results = {"identity": total, "tanh": f"tanh{self.suffix}({total})"}
+        results = {"identity": total, "tanh": f"{self.callee['tanh']}({total})"}
         zero = literal(0.0, self.number)
         results["relu"] = f"{total} > {zero} ? {total} : {zero}"
         self._line(f"static const {self.type} {weight}[{rows}][{columns}] = {{{table}}};")

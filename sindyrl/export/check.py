@@ -6,13 +6,14 @@ import ctypes
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sindyrl.export.rounding import Array, Rounded, evaluate_rounded, uses_libm
+from sindyrl.export.guarded import Guard
+from sindyrl.export.rounding import Array, OwnFunction, Rounded, evaluate_rounded, uses_libm
 from sindyrl.export.toolchain import ExportError
 from sindyrl.symbolic_map import Signal, SymbolicMap
 
@@ -56,11 +57,22 @@ class Agreement:
     overflows: int
 
 
-def make_vectors(form: SymbolicMap, number: str, n_random: int, rng: np.random.Generator) -> Vectors:
+def make_vectors(
+    form: SymbolicMap,
+    number: str,
+    n_random: int,
+    rng: np.random.Generator,
+    shipped: SymbolicMap | None = None,
+    own: Mapping[str, OwnFunction] | None = None,
+) -> Vectors:
     """Corners and ends of the input ranges, then ``n_random`` random vectors, and the answers to them.
+
+    shipped : the same function of the reals in the order of the C, by default ``form`` itself
+    own : operation -> the function that the C brings along for it
 
     Every other random vector is drawn towards zero, by up to a thousand: far out, a clipped output is only its limit.
     """
+    shipped = form if shipped is None else shipped
     dtype = np.dtype(number)
     edges = _edges(form.inputs, dtype, rng)
     draws = rng.random((n_random, len(form.inputs)))
@@ -68,14 +80,23 @@ def make_vectors(form: SymbolicMap, number: str, n_random: int, rng: np.random.G
     columns = [_spread(draws[:, index], scale, signal, dtype) for index, signal in enumerate(form.inputs)]
     inputs = np.concatenate([edges, np.stack(columns, axis=1)]) if columns else edges
     hostile = _hostile(form.inputs, dtype)
+    expected = evaluate_rounded(shipped, inputs, own)
+    if shipped is not form:
+        expected = dataclasses.replace(expected, bound=expected.bound + _regrouping_error(form, shipped, inputs))
     return Vectors(
         inputs=inputs,
         hostile=hostile,
         reference=form(inputs.astype(np.float64)),
-        expected=evaluate_rounded(form, inputs),
-        expected_hostile=evaluate_rounded(form, hostile),
-        bitwise=not uses_libm(form.nodes),
+        expected=expected,
+        expected_hostile=evaluate_rounded(shipped, hostile, own),
+        bitwise=not uses_libm(shipped.nodes, own),
     )
+
+
+def _regrouping_error(form: SymbolicMap, shipped: SymbolicMap, inputs: NDArray[Any]) -> Array:
+    """How far apart two orders of the same function may be in float64, in which the reference is computed."""
+    wide = inputs.astype(np.float64)
+    return evaluate_rounded(form, wide).bound + evaluate_rounded(shipped, wide).bound
 
 
 def call(library: ctypes.CDLL, function: str, inputs: NDArray[Any], n_outputs: int) -> NDArray[Any]:
@@ -141,11 +162,44 @@ def _same_kind(
     _refuse_first(form, inputs, same | undecided, found, expected.value, where)
 
 
+def same_bits(found: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_]:
+    """Equal, signs of zeros included; a NaN is as good as another."""
+    return _equal(found, expected) & (np.isnan(expected) | (np.signbit(found) == np.signbit(expected)))
+
+
+def compare_guarded(
+    library: ctypes.CDLL, name: str, guard: Guard, vectors: Vectors, unguarded: NDArray[Any], where: str
+) -> None:
+    """ExportError unless ``NAME_checked`` returns the right status and outputs for regular, hostile and far inputs."""
+    regular = np.concatenate([vectors.inputs, vectors.hostile])
+    far = np.concatenate([np.nextafter(vectors.inputs, side) for side in (-np.inf, np.inf)]).astype(regular.dtype)
+    address, plain = getattr(library, f"{name}_checked"), getattr(library, name)
+    address.restype, address.argtypes = ctypes.c_int, [ctypes.c_void_p, ctypes.c_void_p]
+    rows = np.ascontiguousarray(np.concatenate([regular, far]))
+    expected = np.concatenate([unguarded, call(library, plain.__name__, far, unguarded.shape[1])])
+    outputs = np.full((len(rows), unguarded.shape[1]), np.nan, rows.dtype)
+    found = np.array(
+        [
+            address(rows.ctypes.data + row * rows.strides[0], outputs.ctypes.data + row * outputs.strides[0])
+            for row in range(len(rows))
+        ],
+        np.int64,
+    )
+    status = guard.status(rows)
+    expected[~guard.computes(status)] = np.array(guard.fallback, rows.dtype)
+    wrong = (found != status) | ~same_bits(outputs, expected).all(axis=1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ExportError(
+            f"{where}: `{name}_checked` returns status {found[row]} and {outputs[row]} at {rows[row]}, where status "
+            f"{status[row]} and {expected[row]} are right."
+        )
+
+
 def _same_bits(
     form: SymbolicMap, inputs: NDArray[Any], found: NDArray[Any], expected: NDArray[Any], where: str
 ) -> None:
-    same = _equal(found, expected) & (np.isnan(expected) | (np.signbit(found) == np.signbit(expected)))
-    _refuse_first(form, inputs, same, found, expected, where)
+    _refuse_first(form, inputs, same_bits(found, expected), found, expected, where)
 
 
 def _equal(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.bool_]:

@@ -53,6 +53,9 @@ PROCESSORS = {
         Processor(
             "cortex-m4f", "thumb-freestanding-eabihf", "cortex_m4+vfp4d16sp", "UC_CPU_ARM_CORTEX_M4", has_fpu=True
         ),
+        Processor(
+            "cortex-m7", "thumb-freestanding-eabihf", "cortex_m7+fp_armv8d16sp", "UC_CPU_ARM_CORTEX_M7", has_fpu=True
+        ),
     )
 }
 
@@ -70,6 +73,7 @@ class Image:
     """One compiled function.
 
     code_bytes : .text and .rodata of the source itself      library_bytes : what the C library's functions add
+    data_bytes : .data and .bss of the whole image, static RAM
     entry : address of the function      own_code : [first, last) addresses of the source's own instructions
     """
 
@@ -80,6 +84,7 @@ class Image:
     own_code: tuple[int, int]
     code_bytes: int
     library_bytes: int
+    data_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,16 +101,19 @@ class Execution:
     stack_bytes: int
 
 
-def require_emulator() -> None:
-    """ImportError naming the extra unless zig, unicorn and pyelftools are installed."""
+def has_emulator() -> bool:
+    """Whether zig, unicorn and pyelftools are installed."""
     try:
         import elftools  # noqa: F401
         import unicorn  # noqa: F401
     except ImportError:
-        found = False
-    else:
-        found = has_zig()
-    if not found:
+        return False
+    return has_zig()
+
+
+def require_emulator() -> None:
+    """ImportError naming the extra unless zig, unicorn and pyelftools are installed."""
+    if not has_emulator():
         raise ImportError(
             'Emulation needs ziglang, unicorn and pyelftools: `pip install "sindyrl[embedded]"`; '
             'or pass `verify="compile"`, which needs a C compiler only.'
@@ -259,22 +267,23 @@ def _describe(elf: bytes, compiled: bytes, function: str, processor: Processor) 
     from elftools.elf.elffile import ELFFile
 
     linked: Any = ELFFile(io.BytesIO(elf))
-    own, everything = _code_sizes(ELFFile(io.BytesIO(compiled))), _code_sizes(linked)
+    own, everything = (_sizes(file, (".text", ".rodata")) for file in (ELFFile(io.BytesIO(compiled)), linked))
+    ram = sum(_sizes(linked, (".data", ".bss")))
     # the source's object is first on the linker's command line, hence first in .text
     first = linked.get_section_by_name(".text")["sh_addr"]
     entry = linked.get_section_by_name(".symtab").get_symbol_by_name(function)[0]["st_value"] & ~1
     assert first <= entry < first + own[0]
-    return Image(elf, function, processor, entry, (first, first + own[0]), sum(own), sum(everything) - sum(own))
+    return Image(elf, function, processor, entry, (first, first + own[0]), sum(own), sum(everything) - sum(own), ram)
 
 
-def _code_sizes(file: Any) -> tuple[int, int]:
-    """Bytes of .text* and of .rodata* sections."""
-    sizes = {".text": 0, ".rodata": 0}
+def _sizes(file: Any, prefixes: tuple[str, ...]) -> list[int]:
+    """Bytes of the sections that begin with each prefix."""
+    sizes = dict.fromkeys(prefixes, 0)
     for section in file.iter_sections():
         for prefix in sizes:
             if section.name == prefix or section.name.startswith(prefix + "."):
                 sizes[prefix] += section["sh_size"]
-    return sizes[".text"], sizes[".rodata"]
+    return list(sizes.values())
 
 
 _MATH_H = "\n".join(

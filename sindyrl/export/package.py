@@ -7,39 +7,86 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sindyrl.backends.c import CompilerNotFound
 from sindyrl.emit.c import TYPES, Number
-from sindyrl.export.check import Vectors, call, compare, make_vectors, subset
-from sindyrl.export.emulate import EmulationUnavailable, Execution, Image, build_image, execute, require_emulator
-from sindyrl.export.source import MARK, Package, check_package_name, make_package
-from sindyrl.export.toolchain import Compiler, ExportError, build_library, host_compiler, run_self_test, zig_version
+from sindyrl.emit.elementary import Elementary, called_functions, own_functions
+from sindyrl.export.check import Vectors, call, compare, compare_guarded, make_vectors, same_bits, subset
+from sindyrl.export.emulate import (
+    PROCESSORS,
+    EmulationUnavailable,
+    Execution,
+    Image,
+    build_image,
+    execute,
+    has_emulator,
+    require_emulator,
+)
+from sindyrl.export.guarded import Outside, make_guard
+from sindyrl.export.placement import place_files
+from sindyrl.export.shaping import Shape, cheapest, operations
+from sindyrl.export.source import Package, check_package_name, implementation, make_package, short_text
+from sindyrl.export.toolchain import (
+    Compiler,
+    ExportError,
+    build_library,
+    host_compiler,
+    run_self_test,
+    zig_compiler,
+    zig_version,
+)
+from sindyrl.export.worst_case import instruction_bound
 from sindyrl.symbolic_map import SymbolicMap
 
 Verify = Literal["emulate", "compile", "none"]
 Verified = Literal["emulated", "compiled", "none"]
+Math = Literal["own", "libm"]
 
 SELF_TEST_VECTORS = 16
 _EMULATED_VECTORS = 200
 _EMULATED_INSTRUCTIONS = 400_000  # about half a second of emulation; fewer vectors if a call is long
+_SHAPE_VECTORS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessorFigures:
+    """One emulated processor. Instructions are counted from function entry to return, library functions included.
+
+    instructions, instructions_min : most and fewest over the vectors      bound : most over all paths, None if unknown
+    library_instructions : the largest part of them outside the function's own source (libm, software floating point)
+    code_bytes : .text and .rodata of the source      library_bytes : what the C library's functions add
+    data_bytes : .data and .bss, static RAM      stack_bytes : deepest stack written
+    """
+
+    processor: str
+    instructions: int
+    instructions_min: int
+    bound: int | None
+    library_instructions: int
+    code_bytes: int
+    library_bytes: int
+    data_bytes: int
+    stack_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
     """What was written and what was found. Figures that were not measured are None.
 
-    verified : "compiled" (and compared on this machine), "emulated" (and executed on an emulated Cortex-M4F), or "none"
+    verified : "compiled" (and compared on this machine), "emulated" (and executed on emulated processors), or "none"
     matches : compared and within the bound on every vector; False only if nothing was verified (a mismatch raises)
+    regrouped : whether sums of products were factored for fewer instructions; the function of the reals is the same
+    math : "own" functions brought along, "libm", or "none" if no function is called
     max_error, error_bound, max_ulp, overflows, bitwise : see :class:`sindyrl.export.check.Agreement`
-    c_bytes : .text and .rodata on the Cortex-M4F      library_bytes : what a libm adds (zig's), 0 if none is needed
-    m4_instructions, m4_instructions_min : most and fewest per call, function entry to return, over the vectors
-    m4_library_instructions : the largest part of them spent in libm      stack_bytes : deepest stack written
+    compilers_agree : the second compiler gave equal bits on every vector; None if there is none, or libm is involved
+    processors : figures of each emulated processor; c_bytes, library_bytes, m4_instructions and the like are those of
+        the first one, by default a Cortex-M4F
     note : why less was verified than could be, else empty
     """
 
@@ -48,25 +95,58 @@ class ExportReport:
     files: tuple[Path, ...]
     verified: Verified
     matches: bool
+    regrouped: bool = False
+    math: str = "none"
     vectors: int = 0
     max_error: float | None = None
     error_bound: float | None = None
     max_ulp: float | None = None
     bitwise: bool | None = None
+    compilers_agree: bool | None = None
     overflows: int | None = None
-    c_bytes: int | None = None
-    library_bytes: int | None = None
-    m4_instructions: int | None = None
-    m4_instructions_min: int | None = None
-    m4_library_instructions: int | None = None
-    stack_bytes: int | None = None
+    processors: tuple[ProcessorFigures, ...] = ()
     host_compiler: str | None = None
     cross_compiler: str | None = None
     note: str = ""
 
+    @property
+    def c_bytes(self) -> int | None:
+        """.text and .rodata on the first processor."""
+        return self.processors[0].code_bytes if self.processors else None
+
+    @property
+    def library_bytes(self) -> int | None:
+        """What a libm adds (zig's), 0 if none is needed."""
+        return self.processors[0].library_bytes if self.processors else None
+
+    @property
+    def m4_instructions(self) -> int | None:
+        """Most per call over the vectors on the first processor."""
+        return self.processors[0].instructions if self.processors else None
+
+    @property
+    def m4_instructions_min(self) -> int | None:
+        """Fewest per call."""
+        return self.processors[0].instructions_min if self.processors else None
+
+    @property
+    def m4_library_instructions(self) -> int | None:
+        """The largest part of them spent in libm."""
+        return self.processors[0].library_instructions if self.processors else None
+
+    @property
+    def stack_bytes(self) -> int | None:
+        """Deepest stack written on the first processor."""
+        return self.processors[0].stack_bytes if self.processors else None
+
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: files become strings."""
-        return dataclasses.asdict(self) | {"files": [str(file) for file in self.files]}
+        """For JSON: files become strings, the first processor's figures stand beside the table."""
+        first = ("c_bytes", "library_bytes", "m4_instructions", "m4_instructions_min", "m4_library_instructions")
+        return (
+            dataclasses.asdict(self)
+            | {"files": [str(file) for file in self.files]}
+            | {name: getattr(self, name) for name in (*first, "stack_bytes")}
+        )
 
 
 def to_c(
@@ -76,43 +156,84 @@ def to_c(
     number: Number = "float32",
     name: str | None = None,
     verify: Verify | None = None,
+    regroup: bool = True,
+    math: Math | None = None,
+    fallback: Mapping[str, float] | None = None,
+    outside: Outside = "fallback",
+    undefined: Literal["refuse", "allow"] = "refuse",
+    period: float | None = None,
+    max_error: float | None = None,
+    processors: Sequence[str] = ("cortex-m4f",),
     n_vectors: int = 1000,
     rng: np.random.Generator | None = None,
 ) -> ExportReport:
     """Write ``NAME.h``, ``NAME.c`` and ``NAME_selftest.c``: ``void NAME(const float state[n], float out[m])``.
 
-        report = to_c(policy, "firmware/")
+        report = to_c(policy, "firmware/", fallback={"u": 0.0})
         report.m4_instructions, report.max_error
 
     name : of function and files; by default the map's (a map called "map" becomes "closed_form").
     verify : "compile" compiles with warnings as errors and compares with the map on ``n_vectors`` random and some edge
-        vectors; "emulate" also executes on an emulated Cortex-M4F; "none" only writes. By default the most that this
-        machine can do. The header says which.
+        vectors; "emulate" also compiles with a second compiler and executes on the emulated ``processors``; "none" only
+        writes. By default the most that this machine can do. The header says which.
+    regroup : factor sums of products as it takes fewest instructions (see `sindyrl.export.shaping`): the same function
+        of the reals, with its own rounding errors, which are bounded and tested as ever. False keeps the map's order.
+    math : "own" brings sin, cos, tan, tanh, exp and log along, for targets without a libm or with a slow one, with
+        stated errors and the same bits everywhere; "libm" calls <math.h>. Default "own" for float32, else "libm".
+    fallback : output name -> value: also write ``int NAME_checked(...)``, which returns a status for inputs that are
+        NaN, infinite or out of range, and then these outputs; ``outside="compute"`` computes out of range too.
+    undefined : "refuse" raises if a division by zero, or log or sqrt of a negative number, cannot be ruled out on the
+        inputs' ranges; "allow" says so in the header.
+    period : seconds between calls, for what has a time step; said in the header.
+    max_error : ExportError if the rounding-error bound, in the unit of the output, is larger anywhere.
+    processors : names in `sindyrl.export.PROCESSORS` to execute on.
     rng : for the vectors; the default is fixed, so that equal maps give equal bytes.
 
     Nothing is in place until everything agreed, and other files in the folder stay as they are.
 
-    Raises ValueError for a name C cannot have or a constant beyond float32, CompilerNotFound, ImportError naming the
-    extra if the emulator is asked for and missing, and ExportError if compiling, comparing or writing fails.
+    Raises ValueError for a name C cannot have, a constant beyond float32 or a value that may be undefined,
+    CompilerNotFound, ImportError naming the extra if the emulator is asked for and missing, and ExportError if
+    compiling, comparing or writing fails.
     """
-    _check_arguments(map, number, verify, n_vectors)
+    _check_arguments(map, number, verify, n_vectors, processors)
+    math = ("own" if number == "float32" else "libm") if math is None else math
+    if math not in get_args(Math) or (math == "own" and number != "float32"):
+        raise ValueError(f"`to_c(math=...)` must be 'libm', or 'own' with number='float32'. Got {math!r}, {number!r}.")
+    if undefined not in ("refuse", "allow"):
+        raise ValueError(f"`to_c(undefined=...)` must be 'refuse' or 'allow'. Got {undefined!r}.")
+    if undefined == "refuse":
+        _refuse_undefined(map)
+    if period is not None and not 0.0 < period < np.inf:
+        raise ValueError(f"`to_c(period=...)` must be a positive number of seconds. Got {period!r}.")
     if name is None:
         name = "closed_form" if map.name == "map" else map.name
-    vectors = make_vectors(map, number, n_vectors, np.random.default_rng(0) if rng is None else rng)
-    package = make_package(map, check_package_name(name), number, vectors, SELF_TEST_VECTORS)
+    name = check_package_name(name)
+    guard = None if fallback is None else make_guard(map.inputs, map.outputs, fallback, outside, number)
+    own = own_functions(map.nodes) if math == "own" else {}
+    shape = cheapest(map, _price(number, own, verify, processors)) if regroup else Shape(map, False, 0.0)
+    vectors = make_vectors(map, number, n_vectors, np.random.default_rng(0) if rng is None else rng, shape.form, own)
+    package = make_package(
+        map, name, number, vectors, SELF_TEST_VECTORS, shipped=shape.form, own=own, guard=guard, period=period
+    )
     package.texts([])  # what the emitter refuses, it refuses before anything is on disk
-    target = Path(folder)
-    with _workshop(target, package.file_names) as workshop:
-        report = _verified(package, vectors, verify, workshop)
+    with tempfile.TemporaryDirectory(prefix="sindyrl-", ignore_cleanup_errors=True) as hidden:
+        report = _verified(package, vectors, verify, processors, Path(hidden))
+        report = dataclasses.replace(
+            report, regrouped=shape.regrouped, math=math if called_functions(map.nodes) else "none"
+        )
+        if max_error is not None and (found := float(vectors.expected.bound.max())) > max_error:
+            raise ExportError(
+                f"The rounding-error bound of `{map.name}` in {number} is {found:.3g}, over `max_error={max_error:g}`. "
+                "Use float64, narrower input ranges, or a map with smaller intermediate values."
+            )
         # the last gate: the very bytes that will be in place, with their own self-test
-        paths = _write(package.texts(_verification(report)), workshop)
+        texts = package.texts(_verification(report))
         if report.verified != "none":
-            _pass_self_test(package, host_compiler(), paths)
-        files = _put_in_place(paths, target)
-    return dataclasses.replace(report, files=files)
+            _pass_self_test(package, host_compiler(), _written(texts, Path(hidden)))
+    return dataclasses.replace(report, files=place_files(texts, folder, argument="to_c(folder=...)"))
 
 
-def _check_arguments(map: object, number: str, verify: str | None, n_vectors: int) -> None:
+def _check_arguments(map: object, number: str, verify: str | None, n_vectors: int, processors: Sequence[str]) -> None:
     if not isinstance(map, SymbolicMap):
         hint = " Call its `.symbolic()` first." if hasattr(map, "symbolic") else ""
         raise TypeError(f"`to_c(map=...)` must be a SymbolicMap. Got {type(map).__name__}.{hint}")
@@ -122,9 +243,47 @@ def _check_arguments(map: object, number: str, verify: str | None, n_vectors: in
         raise ValueError(f"`to_c(verify=...)` must be one of {', '.join(get_args(Verify))} or None. Got {verify!r}.")
     if n_vectors < 1:
         raise ValueError(f"`to_c(n_vectors=...)` must be at least 1. Got {n_vectors}.")
+    if not processors or any(each not in PROCESSORS for each in processors):
+        raise ValueError(f"`to_c(processors=...)` must be some of {', '.join(PROCESSORS)}. Got {list(processors)}.")
 
 
-def _verified(package: Package, vectors: Vectors, verify: Verify | None, workshop: Path) -> ExportReport:
+def _refuse_undefined(map: SymbolicMap) -> None:
+    suspects = map.undefined()
+    if not suspects:
+        return
+    shown = "; ".join(short_text(node) for node in suspects[:3]) + ("; ..." if len(suspects) > 3 else "")
+    ranges = ", ".join(f"{signal.name} in [{signal.lower:g}, {signal.upper:g}]" for signal in map.inputs)
+    raise ValueError(
+        f"`{map.name}` cannot be shown to be defined for {ranges}: {shown}. Narrow the ranges of its inputs "
+        '(`Signal(lower=..., upper=...)`), keep the argument away with `clip`, or pass `undefined="allow"`, and the '
+        "header will say so."
+    )
+
+
+def _price(
+    number: Number, own: Mapping[str, Elementary], verify: Verify | None, processors: Sequence[str]
+) -> Callable[[SymbolicMap], float] | None:
+    """Instructions on the first processor where they can be measured; None counts operations instead."""
+    if verify not in (None, "emulate") or not has_emulator():
+        return None
+
+    def price(form: SymbolicMap) -> float:
+        with tempfile.TemporaryDirectory(prefix="sindyrl-", ignore_cleanup_errors=True) as folder:
+            source = Path(folder) / "shape.c"
+            source.write_text(implementation(form, "shape", number, own), encoding="utf-8")
+            inputs = make_vectors(form, number, _SHAPE_VECTORS, np.random.default_rng(0)).inputs
+            try:
+                image = build_image(source, "shape", PROCESSORS[processors[0]])
+            except EmulationUnavailable:
+                return operations(form)
+            return float(execute(image, inputs[:_SHAPE_VECTORS], len(form.outputs)).instructions.max())
+
+    return price
+
+
+def _verified(
+    package: Package, vectors: Vectors, verify: Verify | None, processors: Sequence[str], hidden: Path
+) -> ExportReport:
     """Verify as asked; by default as far as possible, with a note on what was in the way."""
     report = ExportReport(package.name, package.number, files=(), verified="none", matches=False)
     if verify == "none":
@@ -138,53 +297,83 @@ def _verified(package: Package, vectors: Vectors, verify: Verify | None, worksho
             raise
         warnings.warn(f"The exported C was not verified. {error}", stacklevel=4)
         return dataclasses.replace(report, note="there was no C compiler on the exporting machine")
-    source = _write(package.texts(["Being verified."]), workshop)[1]
-    report = _compiled(package, vectors, compiler, source, report)
+    source = _written(package.texts(["Being verified."]), hidden)[1]
+    report, outputs = _compiled(package, vectors, compiler, source, report)
     if verify == "compile":
         return report
     try:
-        return _emulated(package, vectors, source, report)
+        report = _emulated(package, vectors, source, processors, report)
     except (ImportError, EmulationUnavailable) as error:
         if verify == "emulate":
             raise
         return dataclasses.replace(report, note=str(error))
+    return dataclasses.replace(report, compilers_agree=_second_compiler(package, vectors, source, outputs))
 
 
 def _compiled(
     package: Package, vectors: Vectors, compiler: Compiler, source: Path, report: ExportReport
-) -> ExportReport:
+) -> tuple[ExportReport, NDArray[Any]]:
     form = package.form
     library = build_library(compiler, source)
     outputs, hostile = (
         call(library, package.name, rows, len(form.outputs)) for rows in (vectors.inputs, vectors.hostile)
     )
-    agreement = compare(form, vectors, outputs, hostile, f"The C compiled by {compiler.version}")
-    return dataclasses.replace(
+    where = f"The C compiled by {compiler.version}"
+    agreement = compare(form, vectors, outputs, hostile, where)
+    if package.guard is not None:
+        compare_guarded(library, package.name, package.guard, vectors, np.concatenate([outputs, hostile]), where)
+    report = dataclasses.replace(
         report, verified="compiled", matches=True, host_compiler=compiler.version, **dataclasses.asdict(agreement)
     )
+    return report, np.concatenate([outputs, hostile])
 
 
-def _emulated(package: Package, vectors: Vectors, source: Path, report: ExportReport) -> ExportReport:
-    """Execute on the Cortex-M4F. Where bits are defined ``compare`` demands NumPy's, which the host gave too."""
-    image = build_image(source, package.name)
-    n_outputs = len(package.form.outputs)
-    one_call = int(execute(image, vectors.inputs[:1], n_outputs).instructions[0])
-    few = subset(vectors, max(8, min(_EMULATED_VECTORS, _EMULATED_INSTRUCTIONS // one_call)))
-    execution = execute(image, np.concatenate([few.inputs, few.hostile]), n_outputs)
-    regular, hostile = np.split(execution.outputs, [len(few.inputs)])
-    compare(package.form, few, regular, hostile, f"The C on an emulated {image.processor.name}")
-    return dataclasses.replace(report, verified="emulated", cross_compiler=zig_version(), **_sizes(image, execution))
+def _second_compiler(package: Package, vectors: Vectors, source: Path, expected: NDArray[Any]) -> bool | None:
+    """Whether zig's clang gives the same bits on this machine; ExportError where bits are defined and differ."""
+    if not vectors.bitwise:
+        return None
+    with tempfile.TemporaryDirectory(prefix="sindyrl-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        for file in (source, source.with_suffix(".h")):
+            shutil.copy(file, folder)
+        library = build_library(zig_compiler(), folder / source.name)
+        rows = np.concatenate([vectors.inputs, vectors.hostile])
+        found = call(library, package.name, rows, len(package.form.outputs))
+    if not same_bits(found, expected).all():
+        row = rows[np.argwhere(~same_bits(found, expected))[0][0]]
+        raise ExportError(f"{zig_version()} and the host's compiler disagree about `{package.name}` at {row}.")
+    return True
 
 
-def _sizes(image: Image, execution: Execution) -> dict[str, Any]:
-    return {
-        "c_bytes": image.code_bytes,
-        "library_bytes": image.library_bytes,
-        "m4_instructions": int(execution.instructions.max()),
-        "m4_instructions_min": int(execution.instructions.min()),
-        "m4_library_instructions": int(execution.library_instructions.max()),
-        "stack_bytes": execution.stack_bytes,
-    }
+def _emulated(
+    package: Package, vectors: Vectors, source: Path, processors: Sequence[str], report: ExportReport
+) -> ExportReport:
+    """Execute on each processor. Where bits are defined ``compare`` demands NumPy's, which the host gave too."""
+    figures = []
+    for processor in processors:
+        image = build_image(source, package.name, PROCESSORS[processor])
+        n_outputs = len(package.form.outputs)
+        one_call = int(execute(image, vectors.inputs[:1], n_outputs).instructions[0])
+        few = subset(vectors, max(8, min(_EMULATED_VECTORS, _EMULATED_INSTRUCTIONS // one_call)))
+        execution = execute(image, np.concatenate([few.inputs, few.hostile]), n_outputs)
+        regular, hostile = np.split(execution.outputs, [len(few.inputs)])
+        compare(package.form, few, regular, hostile, f"The C on an emulated {image.processor.name}")
+        figures.append(_figures(image, execution))
+    return dataclasses.replace(report, verified="emulated", cross_compiler=zig_version(), processors=tuple(figures))
+
+
+def _figures(image: Image, execution: Execution) -> ProcessorFigures:
+    return ProcessorFigures(
+        processor=image.processor.name,
+        instructions=int(execution.instructions.max()),
+        instructions_min=int(execution.instructions.min()),
+        bound=instruction_bound(image),
+        library_instructions=int(execution.library_instructions.max()),
+        code_bytes=image.code_bytes,
+        library_bytes=image.library_bytes,
+        data_bytes=image.data_bytes,
+        stack_bytes=execution.stack_bytes,
+    )
 
 
 def _verification(report: ExportReport) -> list[str]:
@@ -203,82 +392,36 @@ def _verification(report: ExportReport) -> list[str]:
         )
     if report.overflows:
         lines.append(f"On {report.overflows} of these vectors the value is beyond {kind} although the map's is finite.")
-    if report.verified == "emulated":
-        lines.append(_emulation(report))
-    elif report.note:
+    if report.compilers_agree:
+        lines.append(f"{report.cross_compiler} gives the same bits on this machine.")
+    for figures in report.processors:
+        lines.append(_emulation(figures, report.cross_compiler))
+    if report.verified == "compiled" and report.note:
         lines.append(f"Not executed on an emulated processor: {report.note.rstrip('.')}.")
     return lines
 
 
-def _emulation(report: ExportReport) -> str:
-    fewest, most = report.m4_instructions_min, report.m4_instructions
+def _emulation(figures: ProcessorFigures, compiler: str | None) -> str:
+    fewest, most = figures.instructions_min, figures.instructions
     count = f"{most}" if fewest == most else f"{fewest} to {most}"
-    libm = f" (up to {report.m4_library_instructions} of them in libm)" if report.m4_library_instructions else ""
+    bound = "" if figures.bound is None else f", never more than {figures.bound}"
+    library = figures.library_instructions
+    outside = f" (up to {library} of them in library functions)" if library else ""
     return (
-        f"Executed on an emulated Cortex-M4F, compiled by {report.cross_compiler} -O2: "
-        f"{count} instructions per call{libm}, "
-        f"{report.c_bytes} bytes of code and constants, {report.stack_bytes} bytes of stack."
+        f"Executed on an emulated {figures.processor}, compiled by {compiler} -O2: {count} instructions per "
+        f"call{outside}{bound}, {figures.code_bytes} bytes of code and constants, {figures.data_bytes} of static RAM, "
+        f"{figures.stack_bytes} of stack."
     )
 
 
-def _pass_self_test(package: Package, compiler: Compiler, paths: tuple[Path, ...]) -> None:
-    code = run_self_test(compiler, paths[1:], package.self_test_macro)
-    if code != 0:
-        raise ExportError(f"The self-test of `{package.name}` ended with exit code {code} on this machine.")
-
-
-def _write(texts: Mapping[str, str], folder: Path) -> tuple[Path, ...]:
+def _written(texts: Mapping[str, str], folder: Path) -> tuple[Path, ...]:
     paths = tuple(folder / name for name in texts)
     for path, text in zip(paths, texts.values(), strict=True):
         path.write_text(text, encoding="utf-8", newline="\n")
     return paths
 
 
-@contextmanager
-def _workshop(target: Path, names: tuple[str, ...]) -> Iterator[Path]:
-    """A temporary folder inside ``target``, hence on its file system. Folders made for it go again if left empty."""
-    created = [path for path in (target, *target.parents) if not path.exists()]
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        _refuse_foreign(target, names)
-        workshop = Path(tempfile.mkdtemp(prefix=".sindyrl-", dir=target))
-    except OSError as error:
-        raise ExportError(f"`to_c(folder=...)` cannot be written: {error}. Choose another folder.") from error
-    try:
-        yield workshop
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-        for path in created:
-            if any(path.iterdir()):
-                break
-            path.rmdir()
-
-
-def _refuse_foreign(target: Path, names: tuple[str, ...]) -> None:
-    """A file of this name that somebody else wrote stays."""
-    for path in (target / name for name in names):
-        if path.is_dir() or (path.exists() and MARK.encode() not in path.read_bytes()[:200]):
-            raise ExportError(
-                f"{path} exists and was not generated by sindyrl. Pass another `name=` or folder, or move it away."
-            )
-
-
-def _put_in_place(paths: tuple[Path, ...], target: Path) -> tuple[Path, ...]:
-    """All files, or, if one cannot be replaced, those that were there before."""
-    final = tuple(target / path.name for path in paths)
-    previous = {path: path.read_bytes() for path in final if path.exists()}
-    done: list[Path] = []
-    try:
-        for path, place in zip(paths, final, strict=True):
-            os.replace(path, place)
-            done.append(place)
-    except BaseException as error:
-        for place in done:
-            if place in previous:
-                place.write_bytes(previous[place])
-            else:
-                place.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ExportError(f"`to_c(folder=...)` cannot be written: {error}. Choose another folder.") from error
-        raise
-    return final
+def _pass_self_test(package: Package, compiler: Compiler, paths: tuple[Path, ...]) -> None:
+    code = run_self_test(compiler, paths[1:], package.self_test_macro)
+    if code != 0:
+        raise ExportError(f"The self-test of `{package.name}` ended with exit code {code} on this machine.")

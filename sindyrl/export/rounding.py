@@ -17,8 +17,8 @@ A branch counts as open as long as the errors leave its condition open.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,22 @@ class Rounded:
     bound: Array
 
 
+class OwnFunction(Protocol):
+    """A function that the generated code brings along instead of calling libm's (see `sindyrl.emit.elementary`).
+
+    evaluate : float32 array -> float32 array, the bits that its C returns
+    max_ulp, floor : its distance from the true value is at most ``max_ulp`` units in the last place plus ``floor``
+    """
+
+    @property
+    def max_ulp(self) -> float: ...
+
+    @property
+    def floor(self) -> float: ...
+
+    def evaluate(self, x: NDArray[Any], /) -> NDArray[Any]: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class _Number:
     rounded: Any
@@ -52,21 +68,24 @@ class _Number:
     error: Any
 
 
-def uses_libm(outputs: Sequence[Node]) -> bool:
+def uses_libm(outputs: Sequence[Node], own: Mapping[str, OwnFunction] | None = None) -> bool:
     """Whether a function is called whose last bits differ between C libraries."""
+    foreign = set(LIBM_OPS) - set(own or {})
     return any(
-        (isinstance(node, Unary) and node.op in LIBM_OPS) or (isinstance(node, Dense) and node.activation == "tanh")
+        (isinstance(node, Unary) and node.op in foreign)
+        or (isinstance(node, Dense) and node.activation == "tanh" and "tanh" in foreign)
         for node in topological(outputs)
     )
 
 
-def evaluate_rounded(form: ClosedForm, inputs: NDArray[Any]) -> Rounded:
+def evaluate_rounded(form: ClosedForm, inputs: NDArray[Any], own: Mapping[str, OwnFunction] | None = None) -> Rounded:
     """Evaluate a map in the number type of ``inputs`` (float32 or float64), with a bound on every error.
 
     inputs : (sample, input), finite or not; where a float64 value is not finite its bound means nothing.
+    own : operation -> the function used for it in place of libm's
     """
     outputs = expand_powers(form.nodes)
-    arithmetic = _Arithmetic(inputs.dtype)
+    arithmetic = _Arithmetic(inputs.dtype, own or {})
     columns = dict(zip(form.input_names, inputs.T, strict=True))
     numbers: dict[Node, _Number] = {}
     with np.errstate(all="ignore"):
@@ -94,8 +113,8 @@ def evaluate_rounded(form: ClosedForm, inputs: NDArray[Any]) -> Rounded:
 class _Arithmetic:
     """The rules above for one number type."""
 
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: np.dtype[Any], own: Mapping[str, OwnFunction]) -> None:
+        self.dtype, self.own = dtype, own
         limits = np.finfo(dtype)
         # the float64 side rounds as well
         self.unit = float(limits.eps) / 2.0 + 2.0**-53
@@ -127,13 +146,18 @@ class _Arithmetic:
 
     def operation(self, op: str, *children: _Number) -> _Number:
         rounded, exact = (_VALUES[op](*parts) for parts in _both(children))
-        if op in LIBM_OPS:
+        own = self.own.get(op)
+        if own is not None:
+            rounded = own.evaluate(np.asarray(children[0].rounded, self.dtype))
+        elif op in LIBM_OPS:
             # float64 then rounded: within half an ulp of the truth on every machine
             rounded = np.asarray(_VALUES[op](np.asarray(children[0].rounded, np.float64))).astype(self.dtype)
         error = _PROPAGATION[op](exact, *children)
         if op in _INEXACT:
-            ulps = 2.0 * LIBM_ULP if op in LIBM_OPS else 1.0
-            error = error + ulps * self.unit * (np.abs(exact) + error) + (0.0 if op in ("add", "sub") else self.eta)
+            ulps, floor = (2.0 * LIBM_ULP if op in LIBM_OPS else 1.0), (0.0 if op in ("add", "sub") else self.eta)
+            if own is not None:
+                ulps, floor = 2.0 * own.max_ulp, own.floor + self.eta
+            error = error + ulps * self.unit * (np.abs(exact) + error) + floor
             # beyond the largest float the machine has an infinity, and nothing is known from there on
             error = np.where(np.abs(exact) + error > self.largest, np.inf, error)
         return _Number(rounded, exact, error)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from sindyrl.emit import text as plain_text
 from sindyrl.emit.c import TYPES, Number, c_function, c_prototype, literal, math_functions
 from sindyrl.emit.c_names import is_reserved
+from sindyrl.emit.elementary import Elementary, helper_text
 from sindyrl.emit.notation import TooLong
 from sindyrl.export.check import Vectors
+from sindyrl.export.guarded import Guard
 from sindyrl.expression import undefined
 from sindyrl.node import Node
 from sindyrl.symbolic_map import SCHEMA, Signal, SymbolicMap
@@ -34,14 +36,22 @@ stdarg stdatomic stdbool stddef stdint stdio stdlib stdnoreturn string tgmath th
 
 @dataclasses.dataclass(frozen=True)
 class Package:
-    """What is written: a map, the name of its function and files, its number type, and the self-test's vectors."""
+    """What is written: a map, the name of its function and files, its number type, and the self-test's vectors.
+
+    form : the map that was given      shipped : the same function of the reals, in the order of the C
+    own : operation -> function brought along in place of libm's      period : seconds between calls
+    """
 
     form: SymbolicMap
+    shipped: SymbolicMap
     name: str
     number: Number
     inputs: NDArray[Any]
     expected: NDArray[Any]
     tolerance: NDArray[Any]
+    own: Mapping[str, Elementary]
+    guard: Guard | None
+    period: float | None
 
     @property
     def file_names(self) -> tuple[str, str, str]:
@@ -59,7 +69,18 @@ class Package:
         return {header: _header(self, verification), source: _source(self), self_test: _self_test(self)}
 
 
-def make_package(form: SymbolicMap, name: str, number: Number, vectors: Vectors, size: int) -> Package:
+def make_package(
+    form: SymbolicMap,
+    name: str,
+    number: Number,
+    vectors: Vectors,
+    size: int,
+    *,
+    shipped: SymbolicMap | None = None,
+    own: Mapping[str, Elementary] | None = None,
+    guard: Guard | None = None,
+    period: float | None = None,
+) -> Package:
     """Choose about ``size`` vectors for the self-test, at least one for each output."""
     rows = _telling_rows(vectors, size)
     reference = vectors.reference[rows]
@@ -69,7 +90,8 @@ def make_package(form: SymbolicMap, name: str, number: Number, vectors: Vectors,
     exact = 2.0 * vectors.expected.bound[rows] + slack
     tolerance = exact.astype(number)
     tolerance = np.where(tolerance < exact, np.nextafter(tolerance, np.dtype(number).type(np.inf)), tolerance)
-    return Package(form, name, number, vectors.inputs[rows], expected, tolerance)
+    shipped = form if shipped is None else shipped
+    return Package(form, shipped, name, number, vectors.inputs[rows], expected, tolerance, own or {}, guard, period)
 
 
 def _telling_rows(vectors: Vectors, size: int) -> NDArray[np.intp]:
@@ -102,14 +124,19 @@ def check_package_name(name: str) -> str:
 
 
 def _source(package: Package) -> str:
-    form, number = package.form, package.number
-    includes = [f'#include "{package.file_names[0]}"']
-    if math_functions(form.nodes, number=number):
-        includes.append("#include <math.h>")
-    function = c_function(
-        form.input_names, dict(zip(form.output_names, form.nodes, strict=True)), package.name, number=number
-    )
-    return "\n".join([f"/* {MARK}. See {package.file_names[0]}. */", *includes, "", function])
+    head = [f"/* {MARK}. See {package.file_names[0]}. */", f'#include "{package.file_names[0]}"']
+    body = implementation(package.shipped, package.name, package.number, package.own)
+    guard = "" if package.guard is None else "\n" + package.guard.text(package.name)
+    return "\n".join(head) + "\n" + body + guard
+
+
+def implementation(form: SymbolicMap, name: str, number: Number, own: Mapping[str, Elementary]) -> str:
+    """The C of a map without its header: what it includes, the functions it brings along, and the function itself."""
+    functions = {op: f"{name}_{op}" for op in own}
+    lines = ["#include <math.h>"] if math_functions(form.nodes, number=number, functions=functions) else []
+    lines += [helper_text(entry, functions[op]) for op, entry in own.items()]
+    outputs = dict(zip(form.output_names, form.nodes, strict=True))
+    return "\n".join([*lines, "", c_function(form.input_names, outputs, name, number=number, functions=functions)])
 
 
 def _header(package: Package, verification: Sequence[str]) -> str:
@@ -128,6 +155,7 @@ def _header(package: Package, verification: Sequence[str]) -> str:
             "",
             f"{prototype};",
             "",
+            *_guard_declaration(package),
             f"/* Number of outputs that miss their known value, 0 if all is well. Only in {package.file_names[2]}. */",
             f"int {package.name}_selftest(void);",
             "",
@@ -141,6 +169,12 @@ def _header(package: Package, verification: Sequence[str]) -> str:
     )
 
 
+def _guard_declaration(package: Package) -> list[str]:
+    if package.guard is None:
+        return []
+    return [*_comment(package.guard.comment(package.name)), f"{package.guard.prototype(package.name)};", ""]
+
+
 def _about(package: Package, verification: Sequence[str]) -> list[str]:
     form = package.form
     return [
@@ -151,7 +185,9 @@ def _about(package: Package, verification: Sequence[str]) -> list[str]:
         "",
         *_signal_table(form),
         "",
-        f"C99, {TYPES[package.number]}, no heap, no globals, at most <math.h>. `state` and `out` may be one array.",
+        f"C99, {TYPES[package.number]}, no heap, no globals, {_functions(package)}. `state` and `out` may be the same.",
+        *([] if package.period is None else [f"To be called every {plain_text.number(package.period)} s."]),
+        *_regrouped(package),
         *_undefined_values(form),
         "Never compile with -ffast-math. With -ffp-contract=off results are the verified ones, else within the bound.",
         "",
@@ -159,6 +195,23 @@ def _about(package: Package, verification: Sequence[str]) -> list[str]:
         "",
         f"map sha256 {form.digest()}, schema {SCHEMA}",
     ]
+
+
+def _functions(package: Package) -> str:
+    functions = {op: op for op in package.own}
+    foreign = math_functions(package.shipped.nodes, number=package.number, functions=functions)
+    return f"{', '.join(foreign)} of <math.h>" if foreign else "no library"
+
+
+def _regrouped(package: Package) -> list[str]:
+    """What the order of the arithmetic is, and how good the functions are that came along."""
+    lines = []
+    if package.shipped is not package.form:
+        lines.append("Sums of products are factored for fewer instructions: the same function up to rounding.")
+    for op, entry in package.own.items():
+        floor = f" + {entry.floor:.2g}" if entry.floor else ""
+        lines.append(f"{op} is accurate to {entry.max_ulp:g} ulp{floor} {entry.domain}.")
+    return lines
 
 
 def _version() -> str:
@@ -198,12 +251,13 @@ def _undefined_values(form: SymbolicMap) -> list[str]:
     lines = ["NaN and infinities follow IEEE 754; a comparison with NaN is false, so clip(NaN, lo, hi) is lo."]
     suspects = undefined(form.nodes, ranges)
     if suspects:
-        shown = "; ".join(_short(node) for node in suspects[:5]) + ("; ..." if len(suspects) > 5 else "")
+        shown = "; ".join(short_text(node) for node in suspects[:5]) + ("; ..." if len(suspects) > 5 else "")
         lines.append(f"May be NaN or infinite inside these ranges: {shown}.")
     return lines
 
 
-def _short(node: Node) -> str:
+def short_text(node: Node) -> str:
+    """A formula for a message, four digits, cut where it would fill the screen."""
     try:
         return plain_text.expression(node, precision=4, limit=200)
     except TooLong:

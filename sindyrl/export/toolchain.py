@@ -67,6 +67,11 @@ def zig_version() -> str:
     return f"zig {_first_line([*_zig(), 'version'])}"
 
 
+def zig_compiler() -> Compiler:
+    """zig's clang as a compiler for this machine."""
+    return Compiler((*_zig(), "cc"), zig_version())
+
+
 def build_library(compiler: Compiler, source: Path) -> ctypes.CDLL:
     """Compile one C file with warnings as errors into a shared object beside it, and load it."""
     target = source.with_suffix(".dll" if os.name == "nt" else ".so")
