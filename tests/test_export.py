@@ -193,7 +193,7 @@ def test_maps_that_need_libm_are_executed_too(tmp_path):
         {"y": sin(Variable("a")) * tanh(Variable("b")) + sqrt(Variable("b")), "z": cos(Variable("a"))},
         name="waves",
     )
-    report = to_c(form, tmp_path)
+    report = to_c(form, tmp_path, math="libm")
     assert report.verified == "emulated"
     assert report.bitwise is None
     assert 0 < report.m4_library_instructions < report.m4_instructions
@@ -289,7 +289,7 @@ def test_beyond_the_rounding_bound_is_refused_where_bits_are_not_defined(tmp_pat
         source, "c_function", lambda *args, **options: right(*args, **options).replace("12.4f", "12.401f")
     )
     with pytest.raises(ExportError, match="more than rounding explains"):
-        to_c(form, tmp_path, verify="compile")
+        to_c(form, tmp_path, verify="compile", math="libm")
     assert list(tmp_path.iterdir()) == []
 
 

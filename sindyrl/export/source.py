@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sindyrl.emit import text as plain_text
 from sindyrl.emit.c import TYPES, Number, c_function, c_prototype, literal, math_functions
 from sindyrl.emit.c_names import is_reserved
-from sindyrl.emit.elementary import Elementary, helper_text
+from sindyrl.emit.elementary import Elementary
 from sindyrl.emit.notation import TooLong
 from sindyrl.export.check import Vectors
 from sindyrl.export.guarded import Guard
@@ -134,7 +134,8 @@ def implementation(form: SymbolicMap, name: str, number: Number, own: Mapping[st
     """The C of a map without its header: what it includes, the functions it brings along, and the function itself."""
     functions = {op: f"{name}_{op}" for op in own}
     lines = ["#include <math.h>"] if math_functions(form.nodes, number=number, functions=functions) else []
-    lines += [helper_text(entry, functions[op]) for op, entry in own.items()]
+    lines += ["#include <stdint.h>"] if own else []
+    lines += ["\n" + entry.c_text(functions[op]).rstrip("\n") for op, entry in own.items()]
     outputs = dict(zip(form.output_names, form.nodes, strict=True))
     return "\n".join([*lines, "", c_function(form.input_names, outputs, name, number=number, functions=functions)])
 
