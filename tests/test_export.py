@@ -357,7 +357,7 @@ def test_wrong_arguments_are_named(tmp_path, options, message):
 
 
 def test_what_is_not_a_map_is_refused(tmp_path):
-    with pytest.raises(TypeError, match=r"must be a SymbolicMap\. Got dict"):
+    with pytest.raises(TypeError, match=r"must be a SymbolicMap or a StatefulMap\. Got dict"):
         to_c({}, tmp_path)
 
 

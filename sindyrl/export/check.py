@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sindyrl.export.guarded import Guard
 from sindyrl.export.rounding import Array, OwnFunction, Rounded, evaluate_rounded, uses_libm
+from sindyrl.export.stateful import Memory
 from sindyrl.export.toolchain import ExportError
 from sindyrl.symbolic_map import Signal, SymbolicMap
 
@@ -194,6 +195,28 @@ def compare_guarded(
             f"{where}: `{name}_checked` returns status {found[row]} and {outputs[row]} at {rows[row]}, where status "
             f"{status[row]} and {expected[row]} are right."
         )
+
+
+def compare_steps(library: ctypes.CDLL, name: str, memory: Memory, inputs: NDArray[Any], where: str) -> None:
+    """ExportError unless ``NAME_reset`` and ``NAME_step`` carry the state as calls of ``NAME_map`` do.
+
+    inputs : (step, state and input), of which the inputs are used
+    """
+    n = len(memory.initial)
+    state = np.full(n, np.nan, inputs.dtype)
+    expected = np.array(memory.initial, inputs.dtype)
+    reset, step = getattr(library, f"{name}_reset"), getattr(library, f"{name}_step")
+    reset.restype = step.restype = None
+    reset(ctypes.c_void_p(state.ctypes.data))
+    for k, row in enumerate(np.ascontiguousarray(inputs[:, n:])):
+        whole = np.concatenate([expected, row])[None]
+        result = call(library, f"{name}_map", whole, n + memory.n_outputs)[0]
+        out = np.full(max(memory.n_outputs, 1), np.nan, inputs.dtype)
+        step(*(ctypes.c_void_p(array.ctypes.data) for array in (state, np.append(row, row.dtype.type(0.0)), out)))
+        expected = result[:n]
+        found = np.concatenate([state, out[: memory.n_outputs]])
+        if not same_bits(found, result).all():
+            raise ExportError(f"{where}: `{name}_step` gives {found} in step {k}, where its map gives {result}.")
 
 
 def _same_bits(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sindyrl.backends.c import CompilerNotFound
 from sindyrl.emit.c import TYPES, Number
 from sindyrl.emit.elementary import Elementary, called_functions, own_functions
-from sindyrl.export.check import Vectors, call, compare, compare_guarded, make_vectors, same_bits, subset
+from sindyrl.export.check import Vectors, call, compare, compare_guarded, compare_steps, make_vectors, same_bits, subset
 from sindyrl.export.emulate import (
     PROCESSORS,
     EmulationUnavailable,
@@ -32,6 +32,7 @@ from sindyrl.export.guarded import Outside, make_guard
 from sindyrl.export.placement import place_files
 from sindyrl.export.shaping import Shape, cheapest, operations
 from sindyrl.export.source import Package, check_package_name, implementation, make_package, short_text
+from sindyrl.export.stateful import StatefulMap, memory_of
 from sindyrl.export.toolchain import (
     Compiler,
     ExportError,
@@ -52,6 +53,7 @@ SELF_TEST_VECTORS = 16
 _EMULATED_VECTORS = 200
 _EMULATED_INSTRUCTIONS = 400_000  # about half a second of emulation; fewer vectors if a call is long
 _SHAPE_VECTORS = 4
+_STEPS = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +152,7 @@ class ExportReport:
 
 
 def to_c(
-    map: SymbolicMap,
+    map: SymbolicMap | StatefulMap,
     folder: str | os.PathLike[str],
     *,
     number: Number = "float32",
@@ -172,6 +174,8 @@ def to_c(
         report = to_c(policy, "firmware/", fallback={"u": 0.0})
         report.m4_instructions, report.max_error
 
+    map : a closed form; or one with memory (`sindyrl.export.StatefulMap`), which becomes ``NAME_reset`` and
+        ``NAME_step`` around ``NAME_map``, whose figures are reported.
     name : of function and files; by default the map's (a map called "map" becomes "closed_form").
     verify : "compile" compiles with warnings as errors and compares with the map on ``n_vectors`` random and some edge
         vectors; "emulate" also compiles with a second compiler and executes on the emulated ``processors``; "none" only
@@ -195,6 +199,11 @@ def to_c(
     CompilerNotFound, ImportError naming the extra if the emulator is asked for and missing, and ExportError if
     compiling, comparing or writing fails.
     """
+    stateful = map if isinstance(map, StatefulMap) else None
+    if isinstance(map, StatefulMap):
+        if fallback is not None:
+            raise ValueError("`to_c(fallback=...)` is for maps without memory. Got one and a StatefulMap.")
+        map, period = map.map, map.dt if period is None else period
     _check_arguments(map, number, verify, n_vectors, processors)
     math = ("own" if number == "float32" else "libm") if math is None else math
     if math not in get_args(Math) or (math == "own" and number != "float32"):
@@ -212,8 +221,18 @@ def to_c(
     own = own_functions(map.nodes) if math == "own" else {}
     shape = cheapest(map, _price(number, own, verify, processors)) if regroup else Shape(map, False, 0.0)
     vectors = make_vectors(map, number, n_vectors, np.random.default_rng(0) if rng is None else rng, shape.form, own)
+    memory = None if stateful is None else memory_of(stateful, number)
     package = make_package(
-        map, name, number, vectors, SELF_TEST_VECTORS, shipped=shape.form, own=own, guard=guard, period=period
+        map,
+        name,
+        number,
+        vectors,
+        SELF_TEST_VECTORS,
+        shipped=shape.form,
+        own=own,
+        guard=guard,
+        memory=memory,
+        period=period,
     )
     package.texts([])  # what the emitter refuses, it refuses before anything is on disk
     with tempfile.TemporaryDirectory(prefix="sindyrl-", ignore_cleanup_errors=True) as hidden:
@@ -236,7 +255,7 @@ def to_c(
 def _check_arguments(map: object, number: str, verify: str | None, n_vectors: int, processors: Sequence[str]) -> None:
     if not isinstance(map, SymbolicMap):
         hint = " Call its `.symbolic()` first." if hasattr(map, "symbolic") else ""
-        raise TypeError(f"`to_c(map=...)` must be a SymbolicMap. Got {type(map).__name__}.{hint}")
+        raise TypeError(f"`to_c(map=...)` must be a SymbolicMap or a StatefulMap. Got {type(map).__name__}.{hint}")
     if number not in TYPES:
         raise ValueError(f"`to_c(number=...)` must be one of {', '.join(TYPES)}. Got {number!r}.")
     if verify is not None and verify not in get_args(Verify):
@@ -316,12 +335,14 @@ def _compiled(
     form = package.form
     library = build_library(compiler, source)
     outputs, hostile = (
-        call(library, package.name, rows, len(form.outputs)) for rows in (vectors.inputs, vectors.hostile)
+        call(library, package.function, rows, len(form.outputs)) for rows in (vectors.inputs, vectors.hostile)
     )
     where = f"The C compiled by {compiler.version}"
     agreement = compare(form, vectors, outputs, hostile, where)
     if package.guard is not None:
         compare_guarded(library, package.name, package.guard, vectors, np.concatenate([outputs, hostile]), where)
+    if package.memory is not None:
+        compare_steps(library, package.name, package.memory, vectors.inputs[-_STEPS:], where)
     report = dataclasses.replace(
         report, verified="compiled", matches=True, host_compiler=compiler.version, **dataclasses.asdict(agreement)
     )
@@ -338,7 +359,7 @@ def _second_compiler(package: Package, vectors: Vectors, source: Path, expected:
             shutil.copy(file, folder)
         library = build_library(zig_compiler(), folder / source.name)
         rows = np.concatenate([vectors.inputs, vectors.hostile])
-        found = call(library, package.name, rows, len(package.form.outputs))
+        found = call(library, package.function, rows, len(package.form.outputs))
     if not same_bits(found, expected).all():
         row = rows[np.argwhere(~same_bits(found, expected))[0][0]]
         raise ExportError(f"{zig_version()} and the host's compiler disagree about `{package.name}` at {row}.")
@@ -351,7 +372,7 @@ def _emulated(
     """Execute on each processor. Where bits are defined ``compare`` demands NumPy's, which the host gave too."""
     figures = []
     for processor in processors:
-        image = build_image(source, package.name, PROCESSORS[processor])
+        image = build_image(source, package.function, PROCESSORS[processor])
         n_outputs = len(package.form.outputs)
         one_call = int(execute(image, vectors.inputs[:1], n_outputs).instructions[0])
         few = subset(vectors, max(8, min(_EMULATED_VECTORS, _EMULATED_INSTRUCTIONS // one_call)))

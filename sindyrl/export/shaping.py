@@ -27,6 +27,7 @@ from sindyrl.symbolic_map import SymbolicMap
 from sindyrl.traversal import expand_powers, topological
 
 _DRAWS = 60
+_REBUILT_NODES = 20_000
 _MEASURED = 6
 _MAX_TERMS = 400
 _DIVISION = 14.0  # cycles of vdiv.f32 on a Cortex-M4F
@@ -91,7 +92,8 @@ def _ranked(form: SymbolicMap) -> list[tuple[float, SymbolicMap]]:
     sums = _sums(form.nodes)
     found = {form: operations(form)}
     if sums:
-        for draw in range(_DRAWS):
+        # a large map is rebuilt less often: an observer has thousands of nodes, and its measured price decides anyway
+        for draw in range(max(4, min(_DRAWS, _REBUILT_NODES // len(topological(form.nodes))))):
             rng = None if draw == 0 else np.random.default_rng(draw)
             shaped = _rebuilt(form, sums, rng)
             found.setdefault(shaped, operations(shaped))

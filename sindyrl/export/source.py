@@ -19,6 +19,7 @@ from sindyrl.emit.elementary import Elementary
 from sindyrl.emit.notation import TooLong
 from sindyrl.export.check import Vectors
 from sindyrl.export.guarded import Guard
+from sindyrl.export.stateful import Memory
 from sindyrl.expression import undefined
 from sindyrl.node import Node
 from sindyrl.symbolic_map import SCHEMA, Signal, SymbolicMap
@@ -51,7 +52,13 @@ class Package:
     tolerance: NDArray[Any]
     own: Mapping[str, Elementary]
     guard: Guard | None
+    memory: Memory | None
     period: float | None
+
+    @property
+    def function(self) -> str:
+        """The C function that is the map; around a memory it is not the one that firmware calls."""
+        return self.name if self.memory is None else f"{self.name}_map"
 
     @property
     def file_names(self) -> tuple[str, str, str]:
@@ -79,6 +86,7 @@ def make_package(
     shipped: SymbolicMap | None = None,
     own: Mapping[str, Elementary] | None = None,
     guard: Guard | None = None,
+    memory: Memory | None = None,
     period: float | None = None,
 ) -> Package:
     """Choose about ``size`` vectors for the self-test, at least one for each output."""
@@ -91,7 +99,9 @@ def make_package(
     tolerance = exact.astype(number)
     tolerance = np.where(tolerance < exact, np.nextafter(tolerance, np.dtype(number).type(np.inf)), tolerance)
     shipped = form if shipped is None else shipped
-    return Package(form, shipped, name, number, vectors.inputs[rows], expected, tolerance, own or {}, guard, period)
+    return Package(
+        form, shipped, name, number, vectors.inputs[rows], expected, tolerance, own or {}, guard, memory, period
+    )
 
 
 def _telling_rows(vectors: Vectors, size: int) -> NDArray[np.intp]:
@@ -125,9 +135,10 @@ def check_package_name(name: str) -> str:
 
 def _source(package: Package) -> str:
     head = [f"/* {MARK}. See {package.file_names[0]}. */", f'#include "{package.file_names[0]}"']
-    body = implementation(package.shipped, package.name, package.number, package.own)
+    body = implementation(package.shipped, package.function, package.number, package.own)
     guard = "" if package.guard is None else "\n" + package.guard.text(package.name)
-    return "\n".join(head) + "\n" + body + guard
+    memory = "" if package.memory is None else "\n" + package.memory.text(package.name)
+    return "\n".join(head) + "\n" + body + guard + memory
 
 
 def implementation(form: SymbolicMap, name: str, number: Number, own: Mapping[str, Elementary]) -> str:
@@ -143,7 +154,7 @@ def implementation(form: SymbolicMap, name: str, number: Number, own: Mapping[st
 def _header(package: Package, verification: Sequence[str]) -> str:
     form, number = package.form, package.number
     guard = f"SINDYRL_{package.name.upper()}_H"
-    prototype = c_prototype(len(form.inputs), len(form.outputs), package.name, number=number)
+    prototype = c_prototype(len(form.inputs), len(form.outputs), package.function, number=number)
     return "\n".join(
         [
             *_comment(_about(package, verification)),
@@ -157,6 +168,7 @@ def _header(package: Package, verification: Sequence[str]) -> str:
             f"{prototype};",
             "",
             *_guard_declaration(package),
+            *([] if package.memory is None else package.memory.declarations(package.name)),
             f"/* Number of outputs that miss their known value, 0 if all is well. Only in {package.file_names[2]}. */",
             f"int {package.name}_selftest(void);",
             "",
@@ -297,7 +309,7 @@ def _self_test(package: Package) -> str:
             "    int failures = 0;",
             f"    for (int row = 0; row < {count}; row++) {{",
             f"        {kind} out[{m}];",
-            f"        {name}(states[row], out);",
+            f"        {package.function}(states[row], out);",
             f"        for (int column = 0; column < {m}; column++) {{",
             f"            const {kind} difference = out[column] - expected[row][column];",
             f"            const {kind} distance = difference < {zero} ? -difference : difference;",
