@@ -1,4 +1,4 @@
-"""The demonstration over many seeds: ``python -m benchmarks.demo_swingup --seeds 20``.
+"""The demonstration over many seeds: ``sindyrl bench demo_swingup --seeds 20``.
 
 Each seed is one ``sindyrl demo`` in a process of its own, pinned to one core. A seed that is finished is not run again
 by the same code; the table is written when all are. ``--noise 1e-3 --data-steps 400`` adds measurement noise.
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
+from benchmarks import command
 from benchmarks.seeds import ROOT, derived_seeds, tree_hash
 from sindyrl.run_folder import code_digest
 
@@ -27,7 +27,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Settings:
     """The demonstration over many seeds."""
 
     seeds: int = 20
@@ -48,14 +48,14 @@ class Config:
     """Print JSON lines."""
 
 
-def run_seed(config: Config, seed: int, folder: Path) -> dict[str, Any]:
+def run_seed(settings: Settings, seed: int, folder: Path) -> dict[str, Any]:
     """One demonstration; its summary with process wall time (s), peak memory (MB) and exit code."""
     row_file = folder / "row.json"
     if row_file.exists():
         return dict(json.loads(row_file.read_text(encoding="utf-8")))
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "sindyrl", "demo", "--json", "--seed", str(seed), "--out", str(folder / "run")]
-    command += ["--noise", str(config.noise), "--data-steps", str(config.data_steps)]
+    command += ["--noise", str(settings.noise), "--data-steps", str(settings.data_steps)]
     begun = time.perf_counter()
     with (folder / "stdout.jsonl").open("wb") as out, (folder / "stderr.txt").open("wb") as err:
         process = subprocess.Popen(command, stdout=out, stderr=err, preexec_fn=_one_core, cwd=ROOT)
@@ -105,44 +105,46 @@ def verdict(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def main(config: Config) -> int:
-    if config.quick:
-        config = dataclasses.replace(config, seeds=1, first_seed=config.first_seed or 0)
-    if config.seeds < 1:
-        sys.stderr.write(f"`--seeds` must be at least 1. Got {config.seeds}.\n")
+def run(settings: Settings) -> int:
+    if settings.quick:
+        settings = dataclasses.replace(settings, seeds=1, first_seed=settings.first_seed or 0)
+    if settings.seeds < 1:
+        sys.stderr.write(f"`--seeds` must be at least 1. Got {settings.seeds}.\n")
         return 2
-    if config.save and config.first_seed is not None:
+    if settings.save and settings.first_seed is not None:
         sys.stderr.write("`--save` is for derived seeds. Leave `--first-seed` and `--quick` out.\n")
         return 2
-    if config.first_seed is None:
+    if settings.first_seed is None:
         tree = tree_hash()
-        seeds = derived_seeds(tree, config.seeds)
+        seeds = derived_seeds(tree, settings.seeds)
     else:
         tree = "development seeds"
-        seeds = list(range(config.first_seed, config.first_seed + config.seeds))
+        seeds = list(range(settings.first_seed, settings.first_seed + settings.seeds))
     rows = []
     for index, seed in enumerate(seeds):
-        folder = config.out / code_digest()[:12] / f"noise{config.noise:g}-steps{config.data_steps}" / f"seed{seed}"
-        rows.append(run_seed(config, seed, folder))
-        _tell(config, index, rows[-1])
+        folder = (
+            settings.out / code_digest()[:12] / f"noise{settings.noise:g}-steps{settings.data_steps}" / f"seed{seed}"
+        )
+        rows.append(run_seed(settings, seed, folder))
+        _tell(settings, index, rows[-1])
     table = {
-        "command": f"python -m benchmarks.demo_swingup --seeds {config.seeds} --noise {config.noise:g} "
-        f"--data-steps {config.data_steps} --save",
+        "command": f"python -m benchmarks.demo_swingup --seeds {settings.seeds} --noise {settings.noise:g} "
+        f"--data-steps {settings.data_steps} --save",
         "tree": tree,
         "machine": f"{platform.machine()}, one core, Python {platform.python_version()}",
         "verdict": verdict(rows),
         "rows": rows,
     }
-    if config.save:
+    if settings.save:
         RESULTS.mkdir(exist_ok=True)
-        name = "demo_swingup" + (f"_noise{config.noise:g}" if config.noise else "")
+        name = "demo_swingup" + (f"_noise{settings.noise:g}" if settings.noise else "")
         (RESULTS / f"{name}.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
-    sys.stdout.write(json.dumps(table["verdict"], indent=None if config.json else 1) + "\n")
+    sys.stdout.write(json.dumps(table["verdict"], indent=None if settings.json else 1) + "\n")
     return 0
 
 
-def _tell(config: Config, index: int, row: dict[str, Any]) -> None:
-    if config.json:
+def _tell(settings: Settings, index: int, row: dict[str, Any]) -> None:
+    if settings.json:
         sys.stdout.write(json.dumps(row) + "\n")
     elif row["exit_code"] == 0:
         sys.stdout.write(
@@ -158,4 +160,4 @@ def _tell(config: Config, index: int, row: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Config, description=__doc__)))
+    sys.exit(command.main(Settings, run, __doc__))

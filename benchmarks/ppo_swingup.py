@@ -16,7 +16,6 @@ own environment: pip install "sindyrl[envs,baselines]".
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -28,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -37,6 +36,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import sindyrl.envs  # noqa: F401  (registers the environment)
+from benchmarks import command
 from sindyrl.collect import InteractionMeter
 from sindyrl.map_file import write_text
 
@@ -103,51 +103,53 @@ CONFIGURATIONS = {
 QUICK = {"steps": 4096, "evaluate_every": 2048, "evaluation_episodes": 1}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured, and how it is told."""
+
+    settings: Literal["defaults", "zoo"] = "defaults"
+    """Of PPO."""
+    seeds: int | None = None
+    """How many; by default 3, with --quick 1."""
+    steps: int | None = None
+    """Real steps for each seed; by default 400000, with --quick 4096."""
+    json: bool = False
+    """Print JSON lines on standard output and nothing else there."""
+    save: bool = False
+    """Write ppo_swingup.json beside the other results."""
+    quick: bool = False
+    """Small sizes: does it run, not how good is it."""
+
+
+def run(options: Settings) -> int:
     """Measure, print, and save if asked."""
-    options = _options(arguments)
+    if options.save and options.quick:
+        raise ValueError("`--save` needs the full sizes; leave out `--quick`.")
+    seeds = (1 if options.quick else 3) if options.seeds is None else options.seeds
+    steps = (QUICK["steps"] if options.quick else Config.steps) if options.steps is None else options.steps
+    if min(seeds, steps) < 1:
+        raise ValueError(f"`--seeds` and `--steps` must be at least 1. Got {seeds} and {steps}.")
     config = CONFIGURATIONS[options.settings].config
-    config = dataclasses.replace(config, **(QUICK if options.quick else {}) | {"steps": options.steps})
+    changes: dict[str, Any] = (QUICK if options.quick else {}) | {"steps": steps}
+    config = dataclasses.replace(config, **changes)
     runs = []
-    for run in measure(config, options.seeds, FINISHED):
-        runs.append(run)
+    for learned in measure(config, seeds, FINISHED):
+        runs.append(learned)
         if options.json:
-            print(json.dumps({"figure": "ppo_swingup_seed", "settings": options.settings, **run}), flush=True)
+            print(json.dumps({"figure": "ppo_swingup_seed", "settings": options.settings, **learned}), flush=True)
     if options.json:
         print(json.dumps({"figure": "ppo_swingup", "settings": options.settings, **summarize(runs)}), flush=True)
     else:
         _print_table(runs, config)
     if options.save:
-        save(options.settings, measured(options.settings, runs, settings(config), _command(options)))
+        words = "".join(f" --{name}" for name in ("json", "save", "quick") if getattr(options, name))
+        typed = f"python -m benchmarks.ppo_swingup --settings {options.settings} --seeds {seeds} --steps {steps}{words}"
+        save(options.settings, measured(options.settings, runs, settings(config), typed))
     return 0
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--settings", choices=tuple(CONFIGURATIONS), default="defaults", help="of PPO (defaults)")
-    parser.add_argument("--seeds", type=int, help="how many (3; with --quick 1)")
-    parser.add_argument(
-        "--steps", type=int, help=f"real steps for each seed ({Config.steps}; with --quick {QUICK['steps']})"
-    )
-    parser.add_argument("--json", action="store_true", help="JSON lines on stdout and nothing else there")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name} beside the other results")
-    parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how good is it")
-    options = parser.parse_args(arguments)
-    if options.save and options.quick:
-        parser.error("--save needs the full sizes; leave out --quick.")
-    if options.seeds is None:
-        options.seeds = 1 if options.quick else 3
-    if options.steps is None:
-        options.steps = QUICK["steps"] if options.quick else Config.steps
-    if min(options.seeds, options.steps) < 1:
-        parser.error(f"--seeds and --steps must be at least 1. Got {options.seeds} and {options.steps}.")
-    return options
-
-
-def _command(options: argparse.Namespace) -> str:
-    words = "".join(f" --{name}" for name in ("json", "save", "quick") if getattr(options, name))
-    numbers = f"--settings {options.settings} --seeds {options.seeds} --steps {options.steps}"
-    return f"python -m benchmarks.ppo_swingup {numbers}{words}"
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command.main(Settings, run, __doc__, arguments)
 
 
 def derived_seed(index: int, purpose: str = "") -> int:

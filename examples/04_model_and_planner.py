@@ -21,9 +21,7 @@ QUICK = SearchSettings(population=48, generations=60, restarts=2, polish=30, rep
 
 
 def fit_to(data: sindyrl.Dataset) -> Fit:
-    return sindyrl.identify(
-        data, task.library, structure=task.structure, exclude=task.exclude, states=task.states, inputs=task.inputs
-    )
+    return sindyrl.identify(data, task=task)
 
 
 def planned(model: sindyrl.Model) -> RecedingHorizon:

@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from sindyrl.collect import collect as collect
     from sindyrl.collect import evaluate as evaluate
     from sindyrl.collect import random_policy as random_policy
+    from sindyrl.dmdc import dmdc as dmdc
+    from sindyrl.excitation import play as play
+    from sindyrl.excitation import prbs as prbs
+    from sindyrl.excitation import random_steps as random_steps
+    from sindyrl.excitation import schroeder_multisine as schroeder_multisine
     from sindyrl.identify import identify as identify
+    from sindyrl.input_design import ActiveExcitation as ActiveExcitation
+    from sindyrl.input_design import next_input as next_input
     from sindyrl.learn.policy_search import search_policy as search_policy
     from sindyrl.library import Library as Library
     from sindyrl.library import LibrarySpec as LibrarySpec
@@ -29,12 +36,16 @@ if TYPE_CHECKING:
     from sindyrl.library import polynomial_library as polynomial_library
     from sindyrl.library import trigonometric_library as trigonometric_library
     from sindyrl.model import Model as Model
+    from sindyrl.online import OnlineIdentifier as OnlineIdentifier
+    from sindyrl.parameters import measured_inputs as measured_inputs
     from sindyrl.pysindy_bridge import from_pysindy as from_pysindy
+    from sindyrl.rational import identify_rational as identify_rational
     from sindyrl.regression import STLSQ as STLSQ
     from sindyrl.regression import BestSubset as BestSubset
     from sindyrl.regression import ConstrainedSTLSQ as ConstrainedSTLSQ
     from sindyrl.regression import Constraints as Constraints
     from sindyrl.regression import Ensemble as Ensemble
+    from sindyrl.regression import ImplicitSubset as ImplicitSubset
     from sindyrl.regression import SubsetSelection as SubsetSelection
     from sindyrl.regression import weak_form as weak_form
     from sindyrl.simulate import simulate as simulate
@@ -64,6 +75,14 @@ _MODULE_OF = {
     "collect": "collect",
     "evaluate": "collect",
     "random_policy": "collect",
+    "measured_inputs": "parameters",
+    # excitation
+    "ActiveExcitation": "input_design",
+    "next_input": "input_design",
+    "play": "excitation",
+    "prbs": "excitation",
+    "random_steps": "excitation",
+    "schroeder_multisine": "excitation",
     # candidate terms
     "Library": "library",
     "LibrarySpec": "library",
@@ -78,6 +97,7 @@ _MODULE_OF = {
     "ConstrainedSTLSQ": "regression",
     "Constraints": "regression",
     "Ensemble": "regression",
+    "ImplicitSubset": "regression",
     "STLSQ": "regression",
     "SubsetSelection": "regression",
     "weak_form": "regression",
@@ -87,8 +107,11 @@ _MODULE_OF = {
     "SecondOrder": "structure",
     "Model": "model",
     "Task": "task",
+    "OnlineIdentifier": "online",
+    "dmdc": "dmdc",
     "from_pysindy": "pysindy_bridge",
     "identify": "identify",
+    "identify_rational": "rational",
     "simulate": "simulate",
     # controllers
     "search_policy": "learn.policy_search",

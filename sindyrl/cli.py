@@ -119,12 +119,16 @@ class Fit:
     """Difference equations in place of differential equations."""
     kinematics: str = ""
     """position:velocity pairs that are known, such as x:v; then only accelerations are fitted."""
+    method: Literal["auto", "collocation", "weak", "derivatives"] = "auto"
+    """How rates are taken from samples: differences, windowed integrals, local polynomials; auto looks at the noise."""
+    units: str = ""
+    """column=unit pairs such as x=m,v=m/s,u=N; checked, and shown with the coefficients."""
     threshold: float | None = None
     """Use STLSQ with this threshold; by default the best subset of the terms is searched."""
     max_terms: int = 8
     """Most terms of each equation, for the best subset."""
-    criterion: Literal["cv", "aicc", "bic"] = "cv"
-    """What decides how many terms, for the best subset."""
+    criterion: Literal["ebic", "cv", "aicc", "bic"] = "ebic"
+    """What decides how many terms, for the best subset; weak and derivatives always take ebic."""
     holdout: float = 0.2
     """Share of the data that judges the fit: of three or more recordings the last ones, else the end of each."""
     robust: bool = False
@@ -139,7 +143,7 @@ class Fit:
     """Print one line of JSON on standard output."""
 
     def run(self) -> None:
-        from sindyrl.fit_command import names, pairs, run_fit
+        from sindyrl.fit_command import names, pairs, run_fit, units
         from sindyrl.fitting import FitSettings
 
         settings = FitSettings(
@@ -148,6 +152,8 @@ class Fit:
             trig=names(self.trig, "--trig"),
             discrete=self.discrete,
             kinematics=pairs(self.kinematics, "--kinematics"),
+            method=self.method,
+            units=units(self.units, "--units"),
             threshold=self.threshold,
             criterion=self.criterion,
             max_terms=self.max_terms,
@@ -169,20 +175,118 @@ class Fit:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """A benchmark of the checkout, or the list of them: sindyrl bench identification --quick"""
+
+    name: tyro.conf.Positional[str | None] = None
+    """Without it: what there is. What follows it are the benchmark's own options, --help among them."""
+    json: bool = False
+    """Print one line of JSON on standard output."""
+    options: tyro.conf.Suppress[tuple[str, ...]] = ()
+
+    def run(self) -> int:
+        from sindyrl.bench_command import list_benchmarks, run_benchmark
+
+        if self.name is not None:
+            return run_benchmark(self.name, self.options)
+        list_benchmarks(json=self.json)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Reproduce:
+    """A published result run with this code, beside what the paper states, or the list of them. Exit code 1 if a claim
+    is not met."""
+
+    name: tyro.conf.Positional[str | None] = None
+    """Without it: what there is. What follows it are --quick, --json, --save and the reproduction's own options."""
+    json: bool = False
+    """Print one line of JSON on standard output."""
+    options: tyro.conf.Suppress[tuple[str, ...]] = ()
+
+    def run(self) -> int:
+        from sindyrl.reproduce_command import list_reproductions, run_reproduction
+
+        if self.name is not None:
+            return run_reproduction(self.name, self.options)
+        list_reproductions(json=self.json)
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """A saved map or model as checked C, or as a package for a tool or another language."""
+
+    file: tyro.conf.Positional[Path]
+    """JSON file of a map, or of a model, whose step is exported."""
+    out: Path = Path("firmware")
+    """Folder of the files; others in it stay."""
+    target: str = "c"
+    """c for the three files alone, or arduino, cmake, fmu, javascript, latex, numpy, platformio, rust, simulink,
+    zephyr."""
+    number: Literal["float32", "float64", "q31", "q15"] = "float32"
+    """Number type of the C; q31 and q15 are fixed point and need a finite range for every input."""
+    prefix: str | None = None
+    """Name of the function and the files; by default the map's."""
+    math: Literal["own", "libm"] | None = None
+    """Bring sin, cos, tanh, exp and log along, or call <math.h>; by default own for float32."""
+    fallback: str = ""
+    """output=value pairs, such as u=0: also write a function that checks its inputs and falls back to these."""
+    outside: Literal["fallback", "compute"] = "fallback"
+    """What the checked function does with inputs that are finite and beyond their ranges."""
+    max_error: float | None = None
+    """Fail if the bound on the error is larger, in the unit of the output."""
+    undefined: Literal["refuse", "allow"] = "refuse"
+    """What to do if a division by zero or the like cannot be ruled out."""
+    period: float | None = None
+    """Seconds between calls, for the header."""
+    processors: str = "cortex-m4f"
+    """Emulated processors, separated by commas: cortex-m0, cortex-m3, cortex-m4f, cortex-m7, or all."""
+    report: bool = False
+    """Also write NAME_export.json with every figure."""
+    json: bool = False
+    """Print one line of JSON on standard output."""
+
+    def run(self) -> None:
+        from sindyrl.export_command import read_fallback, run_export
+        from sindyrl.fit_command import names
+
+        run_export(
+            self.file,
+            target=self.target,
+            number=self.number,
+            prefix=self.prefix,
+            out=self.out,
+            math=self.math,
+            fallback=read_fallback(self.fallback),
+            outside=self.outside,
+            max_error=self.max_error,
+            undefined=self.undefined,
+            period=self.period,
+            processors=names(self.processors, "--processors"),
+            report=self.report,
+            json=self.json,
+        )
+
+
 Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Fit, tyro.conf.subcommand("fit")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
 )
+_FROM_CHECKOUT: dict[str, type[Bench] | type[Reproduce]] = {"bench": Bench, "reproduce": Reproduce}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code. What the user can mend is one line on standard error and exit code 2."""
-    what = "From a few seconds of data to equations, a readable controller and C."
-    command = tyro.cli(Command, args=arguments, prog="sindyrl", description=what)
+    command = _command(list(sys.argv[1:] if arguments is None else arguments))
     warnings.simplefilter("default", UserWarning)
     try:
-        command.run()
+        return command.run() or 0
     except KeyboardInterrupt:
         sys.stderr.write("sindyrl: interrupted. The same command goes on from the last finished stage.\n")
         return 130
@@ -190,17 +294,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if _is_ours(error):
             return console.fail(str(error))
         raise
-    return 0
+
+
+def _command(arguments: list[str]) -> Command:
+    """What to run. After `bench NAME` and `reproduce NAME` everything belongs to that benchmark or reproduction."""
+    head, *tail = arguments or [""]
+    if head in _FROM_CHECKOUT and tail and not tail[0].startswith("-"):
+        return _FROM_CHECKOUT[head](name=tail[0], options=tuple(tail[1:]))
+    what = "From a few seconds of data to equations, a readable controller and C."
+    command: Command = tyro.cli(Command, args=arguments, prog="sindyrl", description=what)
+    return command
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Errors raised by this package itself say what to do; a traceback is for those that do not."""
+    """Errors raised by this project itself say what to do; a traceback is for those that do not."""
     traceback = error.__traceback__
     name = ""
     while traceback is not None:
         name = str(traceback.tb_frame.f_globals.get("__name__", ""))
         traceback = traceback.tb_next
-    return name.split(".")[0] == "sindyrl"
+    return name.split(".")[0] in ("sindyrl", "benchmarks", "paper_reproductions")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,6 +92,16 @@ def print_closing(
     console.print()
     for line in lines:
         console.print(line, markup=False)
+
+
+def print_names(names: Mapping[str, str], command: str) -> None:
+    """What a command can be given, each name with its line."""
+    out = Console(highlight=False)
+    table = Table("name", "what", box=None, pad_edge=False)
+    for name, what in names.items():
+        table.add_row(name, what)
+    out.print(table)
+    out.print(f"\n{command} NAME runs one; {command} NAME --help shows its options.", markup=False)
 
 
 def fail(message: str) -> int:

@@ -16,7 +16,7 @@ from sindyrl.fitting import FitSettings, RecordingFit, fit_recording
 from sindyrl.map_file import write_text
 from sindyrl.recording import read_recording
 
-__all__ = ["names", "pairs", "run_fit"]
+__all__ = ["names", "pairs", "run_fit", "units"]
 
 
 def names(text: str, option: str) -> tuple[str, ...]:
@@ -35,6 +35,17 @@ def pairs(text: str, option: str) -> tuple[tuple[str, str], ...]:
         if not (left and colon and right) or ":" in right:
             raise ValueError(f"`{option}` must be position:velocity pairs, such as x:v. Got {text!r}.")
         found.append((left, right))
+    return tuple(found)
+
+
+def units(text: str, option: str) -> tuple[tuple[str, str], ...]:
+    """``x=m,v=m/s`` as pairs of a column and its unit."""
+    found: list[tuple[str, str]] = []
+    for part in names(text, option):
+        name, equals, unit = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and unit) or name in dict(found):
+            raise ValueError(f"`{option}` must be column=unit pairs, each column once, as x=m,v=m/s. Got {text!r}.")
+        found.append((name, unit))
     return tuple(found)
 
 
@@ -87,8 +98,10 @@ def _asked(
     rows: list[tuple[str, Any]] = [("states", ", ".join(states)), ("inputs", ", ".join(inputs)), ("time", sampling)]
     rows += [("episode", episode or ""), ("resample", resample)]
     for name, value in dataclasses.asdict(settings).items():
-        if name == "kinematics":
-            value = ", ".join(f"{position}:{velocity}" for position, velocity in value)
+        if name in ("kinematics", "units"):
+            value = ", ".join(("=" if name == "units" else ":").join(pair) for pair in value)
+        if name == "method" and value == "auto":
+            value = f"auto: {result.fit.method}"
         rows.append((name, ", ".join(value) if isinstance(value, tuple) else value))
     return [(name, str(value)) for name, value in rows if value not in ("", None, False)]
 
@@ -109,6 +122,7 @@ def _figures(result: RecordingFit) -> dict[str, Any]:
     targets, states = result.model.rates.targets, result.model.state_names
     found: dict[str, Any] = {
         "equations": result.equations(),
+        "method": result.fit.method,
         "terms": result.terms(),
         "fit_percent": result.fit_percent(),
         "diverged": sum(path.diverged for path in result.rollouts),
@@ -130,8 +144,11 @@ def _figures(result: RecordingFit) -> dict[str, Any]:
         "dt": result.model.dt,
         "excitation": {each.name: {"spread": each.spread, "own": each.own} for each in result.excitation},
         "dead_time_steps": {each.name: each.best for each in result.dead_times},
+        "prediction_interval": _interval(result),
         "warnings": list(result.warnings),
     }
+    if result.drift is not None:
+        found["drift"] = dataclasses.asdict(result.drift)
     if actuators is not None:
         found["actuators"] = [
             {
@@ -146,6 +163,16 @@ def _figures(result: RecordingFit) -> dict[str, Any]:
             for j, name in enumerate(actuators.inputs)
         ]
     return found
+
+
+def _interval(result: RecordingFit) -> dict[str, Any] | None:
+    """Coverage of the one-step prediction intervals, by equation."""
+    found, targets = result.coverage, result.model.rates.targets
+    if found is None:
+        return None
+    arrays = {"coverage": found.share, "coverage_gaussian": found.gaussian, "half_width": found.half_width}
+    by_target = {name: dict(zip(targets, values.tolist(), strict=True)) for name, values in arrays.items()}
+    return {"level": found.level, "judged_on": found.rows, **by_target}
 
 
 def _show(result: RecordingFit, summary: dict[str, Any]) -> None:
@@ -164,7 +191,7 @@ def _show(result: RecordingFit, summary: dict[str, Any]) -> None:
         cells = (
             first,
             term["term"],
-            f"{term['coef']:.4g}",
+            f"{term['coef']:.4g}" + (f" {term['unit']}" if term["unit"] not in ("", "1") else ""),
             f"{term['standard_error']:.1g}",
             f"{100 * term['inclusion']:.0f} %",
         )
@@ -181,6 +208,18 @@ def _show(result: RecordingFit, summary: dict[str, Any]) -> None:
             f"Residuals of {name} on the {result.judged_on}: {result.whiteness.words(t)}"
             for t, name in enumerate(result.model.rates.targets)
         ]
+    if result.coverage is not None:
+        shares = ", ".join(
+            f"{name} {100 * share:.0f} %"
+            for name, share in zip(result.model.rates.targets, result.coverage.share, strict=True)
+        )
+        lines.append(
+            f"{100 * result.coverage.level:.0f} % prediction intervals hold of the last {result.coverage.rows} "
+            f"held-out transitions: {shares}"
+        )
+    if result.drift is not None:
+        lines.append(str(result.drift))
+    lines.append(f"Method: {result.fit.method}")
     lines.append(f"Condition number of the candidate terms: {result.fit.condition:.3g}")
     if result.fit.actuators is not None:
         lines += str(result.fit.actuators).splitlines()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sindyrl.fitting import CoefficientPath
+from sindyrl.coefficient_path import CoefficientPath
 from sindyrl.plot import COLORS, GRID, INK, MUTED, axis_label, styled_figure, thinned
 from sindyrl.symbolic_map import Signal
 from sindyrl.validation import RollOut, Whiteness

@@ -53,6 +53,9 @@ def _page(result: RecordingFit, title: str, source: str, settings: Sequence[tupl
         actuators=_actuators(result),
         reference="" if result.fit.actuators is None else result.fit.actuators.reference,
         delays=[(each.name, each.best, f"{each.best * model.dt:.4g}") for each in result.dead_times],
+        method=result.fit.method,
+        coverage=result.coverage,
+        drift="" if result.drift is None else str(result.drift),
         condition=f"{result.fit.condition:.2g}",
         dropped=result.fit.dropped,
         judged_on=result.judged_on,
@@ -95,6 +98,7 @@ def _equations(result: RecordingFit) -> list[dict[str, Any]]:
                 "residual": f"{result.fit.residual_rms[index]:.3g}",
                 "white": "too few rows" if test is None else test.words(index),
                 "p_value": "" if test is None else f"{test.p_value[index]:.2g}",
+                "interval": _interval(result, index),
             }
         )
     return entries
@@ -103,7 +107,16 @@ def _equations(result: RecordingFit) -> list[dict[str, Any]]:
 def _term(term: dict[str, Any]) -> dict[str, str]:
     row = term_row(term)
     decimals = len(row["coef"].partition(".")[2]) if "e" not in row["coef"] else 6
-    return row | {"interval": f"{term['low']:.{decimals}f} to {term['high']:.{decimals}f}"}
+    unit = "" if term["unit"] in ("", "1") else pretty_unit(term["unit"])
+    return row | {"unit": unit, "interval": f"{term['low']:.{decimals}f} to {term['high']:.{decimals}f}"}
+
+
+def _interval(result: RecordingFit, index: int) -> tuple[str, str, str] | None:
+    """Half-width of the prediction interval, the share of held-out transitions in it, and that of the Gaussian one."""
+    found = result.coverage
+    if found is None:
+        return None
+    return f"{found.half_width[index]:.3g}", percent(float(found.share[index])), percent(float(found.gaussian[index]))
 
 
 def _states(result: RecordingFit) -> list[tuple[str, str]]:

@@ -8,28 +8,31 @@ limits the answer.
 from __future__ import annotations
 
 import dataclasses
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from sindyrl.coefficient_path import CoefficientPath, coefficient_path
+from sindyrl.conserved import Drift, drift
+from sindyrl.expression import Node
+from sindyrl.fit_settings import FitSettings
 from sindyrl.guard import ActuatorError, Excitation, excitation
-from sindyrl.identify import Fit, Regressor, identify
-from sindyrl.library import Library, LibrarySpec, polynomial_library, trigonometric_library
+from sindyrl.identify import Fit, identify
+from sindyrl.library import Library
 from sindyrl.model import Model
-from sindyrl.model_selection import CriterionSubset
-from sindyrl.regression.gram import least_squares_problem, threshold_rounds
-from sindyrl.regression.stlsq import STLSQ
-from sindyrl.regression.subset import SubsetSelection
-from sindyrl.structure import Derivative, Increment, SecondOrder, Structure
+from sindyrl.noisy import Method, choose_method
+from sindyrl.structure import Structure
+from sindyrl.symbolic_map import SymbolicMap
 from sindyrl.trajectory import Dataset
 from sindyrl.validation import (
+    Coverage,
     DeadTime,
     HorizonErrors,
     RollOut,
     Whiteness,
+    coverage,
     dead_times,
     hold_out,
     horizon_errors,
@@ -37,7 +40,7 @@ from sindyrl.validation import (
     whiteness,
 )
 
-__all__ = ["CoefficientPath", "FitSettings", "RecordingFit", "fit_recording"]
+__all__ = ["FitSettings", "RecordingFit", "fit_recording"]
 
 Progress = Callable[[float, str], None]
 """``progress(share, what)`` with the share that is done, in [0, 1]."""
@@ -46,71 +49,7 @@ _MEMBERS = 20  # row bootstraps: a standard error is then known to about 16 %
 _T_95 = 2.093  # Student's t for 95 % and 19 degrees of freedom, those of the standard errors
 _OUTLIER = 6.0  # robust standard deviations
 _ROUNDS = 10  # of leaving outliers out
-_PATH = 40  # thresholds of a coefficient path
 _LAGS = 20
-
-
-@dataclasses.dataclass(frozen=True)
-class FitSettings:
-    """How to fit.
-
-    degree : of the polynomial library in states and inputs; bias : with the constant; trig : states with sin and cos
-    discrete : difference equations ``x[k+1] - x[k] = f`` in place of differential equations
-    kinematics : position -> velocity; then only the velocities' rates are identified
-    threshold : STLSQ with this threshold, in the unit of the coefficients; None selects the best subset
-    criterion : "cv", "aicc" or "bic", for the size of the best subset; max_terms : of each equation
-    holdout : share of the data that judges; robust : leave outliers out; allow_lost_inputs : see `sindyrl.guard`
-    """
-
-    degree: int = 2
-    bias: bool = True
-    trig: tuple[str, ...] = ()
-    discrete: bool = False
-    kinematics: tuple[tuple[str, str], ...] = ()
-    threshold: float | None = None
-    criterion: str = "cv"
-    max_terms: int = 8
-    holdout: float = 0.2
-    robust: bool = False
-    allow_lost_inputs: bool = False
-
-    def __post_init__(self) -> None:
-        if self.criterion not in ("cv", "aicc", "bic"):
-            raise ValueError(f"`criterion` must be 'cv', 'aicc' or 'bic'. Got {self.criterion!r}.")
-        if self.discrete and self.kinematics:
-            raise ValueError("`kinematics` belong to differential equations. Leave out `discrete`, or `kinematics`.")
-        if not 0.0 < self.holdout < 1.0:
-            raise ValueError(f"`holdout` must be between 0 and 1. Got {self.holdout}.")
-        if self.threshold is not None and not 0.0 <= self.threshold < math.inf:
-            raise ValueError(f"`threshold` must be a non-negative number. Got {self.threshold}.")
-
-    def structure(self) -> Structure:
-        if self.kinematics:
-            return SecondOrder(dict(self.kinematics))
-        return Increment() if self.discrete else Derivative()
-
-    def library(self) -> LibrarySpec:
-        spec = polynomial_library(self.degree, bias=self.bias)
-        return spec + trigonometric_library(of=self.trig) if self.trig else spec
-
-    def regressor(self) -> Regressor:
-        if self.threshold is not None:
-            return STLSQ(self.threshold)
-        if self.criterion == "cv":
-            return SubsetSelection(max_terms=self.max_terms)
-        return CriterionSubset(self.criterion, self.max_terms)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class CoefficientPath:
-    """Coefficients over the threshold of sequential thresholding, as shares of the target's size.
-
-    thresholds : (step,) shares   shares : (step, target, feature) ``w_j rms(theta_j) / rms(y)``   names : of features
-    """
-
-    thresholds: np.ndarray
-    shares: np.ndarray
-    names: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,8 +59,11 @@ class RecordingFit:
     fit : of the data `fitted`; judged on `held`
     residual : (row, target) of the held-out transitions, or of the fitted ones if those are too few (`judged_on`)
     held_error : (target,) residual RMS on the held-out data over the size of what persistence leaves
+    coverage : of prediction intervals for the held-out transitions; None if they are too few. The intervals of ``fit``
+        are then calibrated on all of them.
     outliers : transitions whose residual is over 6 robust standard deviations; left out if the fit was robust
     warnings : what limits the answer, each with its remedy
+    drift : of a conserved quantity along the held-out data and the roll-outs; None if none was given
     """
 
     settings: FitSettings
@@ -137,8 +79,10 @@ class RecordingFit:
     excitation: list[Excitation]
     dead_times: list[DeadTime]
     path: CoefficientPath
+    coverage: Coverage | None
     outliers: int
     warnings: tuple[str, ...]
+    drift: Drift | None = None
 
     @property
     def model(self) -> Model:
@@ -160,16 +104,21 @@ class RecordingFit:
         return lines
 
     def terms(self) -> list[dict[str, Any]]:
-        """One entry for each term: target, term, coef, standard_error, low and high of 95 %, inclusion."""
-        rates = self.model.rates.median()
+        """One entry for each term: target, term, coef, unit, standard_error, low and high of 95 %, inclusion.
+
+        The unit is that of the coefficient, empty if it is not known.
+        """
+        rates, units = self.model.rates.median(), self.fit.units
         entries = []
         for t, f in np.argwhere(rates.support):
             coef, error = float(rates.coef[t, f]), float(self.fit.standard_error[t, f])
+            unit = None if units is None else units.coefficient_units[t][f]
             entries.append(
                 {
                     "target": rates.targets[t],
                     "term": rates.library.names[f],
                     "coef": coef,
+                    "unit": "" if unit is None else str(unit),
                     "standard_error": error,
                     "low": coef - _T_95 * error,
                     "high": coef + _T_95 * error,
@@ -192,11 +141,17 @@ class RecordingFit:
 
 
 def fit_recording(
-    data: Dataset, settings: FitSettings, *, notes: Sequence[str] = (), progress: Progress | None = None
+    data: Dataset,
+    settings: FitSettings,
+    *,
+    notes: Sequence[str] = (),
+    conserved: SymbolicMap | Node | None = None,
+    progress: Progress | None = None,
 ) -> RecordingFit:
     """Fit, judge and examine.
 
     notes : sentences about the data to begin the warnings with
+    conserved : a quantity of the states that the system keeps; its drift is reported (`sindyrl.conserved`)
 
     Raises ValueError if the library is larger than the data, an input never changes, or (as ActuatorError) the fit lost
     an input's whole effect and that is not allowed.
@@ -204,6 +159,7 @@ def fit_recording(
     tell = progress if progress is not None else lambda share, what: None
     found = list(notes)
     structure, spec = settings.structure(), settings.library()
+    settings.check_units(data.states, data.inputs)
     fitted, held = hold_out(data, settings.holdout)
     used = structure.features_of(data.states)
     library = spec.bind(used, data.inputs)
@@ -214,7 +170,8 @@ def fit_recording(
     if settings.robust:
         keep = _without_outliers(fitted, library, settings, tell)
     tell(0.3, "equations")
-    fit = _identified(fitted, library, settings, keep)
+    method = choose_method(structure, fitted, keep) if settings.method == "auto" else settings.method
+    fit = _identified(fitted, library, settings, keep, method)
     if fit.actuators is not None and fit.actuators.removed.any():
         message = fit.actuators.message(remedy="give `--allow-lost-inputs`")
         if not settings.allow_lost_inputs:
@@ -235,6 +192,11 @@ def fit_recording(
             "Residuals of neighboring samples resemble each other, so the standard errors are too small: they count "
             "every row as new evidence."
         )
+    z, y = _rows(fit.model, held)
+    intervals, theta = fit.intervals, library.features(z)
+    covered = None if intervals is None else coverage(intervals, theta, y)
+    if intervals is not None and covered is not None:
+        fit = dataclasses.replace(fit, intervals=intervals.calibrated(theta, y))
     tell(0.65, "dead time")
     z, _ = _rows(fit.model, fitted)
     reduced = library.independent(z[keep])
@@ -249,11 +211,12 @@ def fit_recording(
         )
     horizons = horizon_errors(fit.model, held, _horizons(max(map(len, held))))
     tell(0.95, "coefficient paths")
-    path = _path(fitted, reduced, fit.model, keep)
+    z, y = _library_rows(fitted, reduced, structure)
+    path = coefficient_path(reduced.features(z[keep]), y[keep], reduced.names)
     tell(1.0, f"{fit.model.n_terms} terms")
     return RecordingFit(
         settings, fit, fitted, held, paths, horizons, residual, judged_on, white, held_error, excited, late, path,
-        outliers, tuple(found),
+        covered, outliers, tuple(found), None if conserved is None else drift(fit.model, conserved, held),
     )  # fmt: skip
 
 
@@ -323,15 +286,24 @@ def _held_error(model: Model, data: Dataset) -> np.ndarray:
 
 
 def _identified(
-    data: Dataset, library: Library, settings: FitSettings, keep: np.ndarray, *, quick: bool = False
+    data: Dataset,
+    library: Library,
+    settings: FitSettings,
+    keep: np.ndarray,
+    method: Method,
+    *,
+    quick: bool = False,
 ) -> Fit:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparsification removed", UserWarning)  # the caller says it
         return identify(
             data,
             library,
-            structure=settings.structure(),
+            structure=settings.structure(method),
             regressor=settings.regressor(),
+            method=method,
+            states=settings.signals(data.states),
+            inputs=settings.signals(data.inputs),
             exclude=None if keep.all() else lambda x, u, x_next: ~keep,
             members=_MEMBERS,
             inclusion=not quick,
@@ -358,7 +330,7 @@ def _without_outliers(data: Dataset, library: Library, settings: FitSettings, te
                 f"Without outliers {int(keep.sum())} transitions are left of {data.steps}. The library misses what "
                 "drives the data: add terms or states, or fit without `--robust`."
             )
-        again = _inliers(_residual(_identified(data, library, settings, keep, quick=True).model, data))
+        again = _inliers(_residual(_identified(data, library, settings, keep, "collocation", quick=True).model, data))
         if (again == keep).all():
             break
         keep = again
@@ -401,14 +373,3 @@ def _outlier_note(count: int, rows: int, robust: bool, found: list[str]) -> None
 
 def _horizons(longest: int) -> list[int]:
     return [h for h in (1, 2, 5, 10, 20, 50, 100, 200, 500) if h <= longest]
-
-
-def _path(data: Dataset, library: Library, model: Model, keep: np.ndarray) -> CoefficientPath:
-    z, y = _library_rows(data, library, model.structure)
-    theta, y = library.features(z[keep]), y[keep]
-    size, target = np.sqrt(np.mean(theta**2, axis=0)), np.sqrt(np.mean(y**2, axis=0))
-    size, target = np.where(size > 0, size, 1.0), np.where(target > 0, target, 1.0)
-    problem, _ = least_squares_problem(theta / size, y / target)
-    thresholds = np.geomspace(1e-3, 2.0, _PATH)
-    shares = np.array([threshold_rounds(problem, value).coef for value in thresholds])
-    return CoefficientPath(thresholds, shares, library.names)

@@ -24,6 +24,7 @@ from sindyrl.library import Library, LibrarySpec
 from sindyrl.model import Model
 from sindyrl.regression.gram import Gram
 from sindyrl.regression.subset import subset_path
+from sindyrl.regression.weak import few_terms
 from sindyrl.structure import Structure
 from sindyrl.trajectory import Dataset
 from sindyrl.validation import blocks, horizon_errors, rollouts
@@ -55,16 +56,19 @@ class CriterionSubset(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    criterion : "aicc" or "bic", default "aicc"; None takes exactly ``max_terms``
+    criterion : "aicc", "bic" or "ebic", default "aicc"; None takes exactly ``max_terms``
+        The extended BIC counts how many subsets of a size there are, ``n log(rss / n) + k (log n + 2 log p)``, which
+        keeps accidental terms out of equations from large libraries.
     max_terms : int, default 5
-        Most columns per target.
+        Most columns per target; an information criterion may also ask for none.
 
     Attributes
     ----------
     coef_ : (target, feature), or (feature,) for one-dimensional ``y``
     n_features_in_ : int
 
-    Supports are those of `sindyrl.regression.subset.subset_path`. Raises ValueError for wrong parameters.
+    Supports are those of `sindyrl.regression.subset.subset_path`, for "ebic" those of a beam search, exhaustive up to
+    size 3 (`sindyrl.regression.weak.few_terms`). Raises ValueError for wrong parameters.
     """
 
     def __init__(self, criterion: str | None = "aicc", max_terms: int = 5) -> None:
@@ -72,8 +76,10 @@ class CriterionSubset(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.max_terms = max_terms
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> CriterionSubset:
-        if self.criterion not in ("aicc", "bic", None):
-            raise ValueError(f"`CriterionSubset(criterion=...)` must be 'aicc', 'bic' or None. Got {self.criterion!r}.")
+        if self.criterion not in ("aicc", "bic", "ebic", None):
+            raise ValueError(
+                f"`CriterionSubset(criterion=...)` must be 'aicc', 'bic', 'ebic' or None. Got {self.criterion!r}."
+            )
         if isinstance(self.max_terms, bool) or not isinstance(self.max_terms, (int, np.integer)) or self.max_terms < 1:
             raise ValueError(f"`CriterionSubset(max_terms=...)` must be a positive integer. Got {self.max_terms!r}.")
         theta, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2)
@@ -88,8 +94,12 @@ class CriterionSubset(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return np.asarray(validate_data(self, X, dtype=np.float64, reset=False) @ self.coef_.T)
 
     def _best(self, gram: Gram, theta: np.ndarray, y: np.ndarray, target: int) -> np.ndarray:
-        best, lowest, n = np.zeros(theta.shape[1]), math.inf, len(y)
-        floor = _FLOOR * float(gram.energy[target])
+        if self.criterion == "ebic":
+            return few_terms(theta, y, self.max_terms)
+        floor, n = _FLOOR * float(gram.energy[target]), len(y)
+        # A target that no column explains gets none.
+        empty = math.inf if self.criterion is None else information(float(y @ y), n, 0)[self.criterion]
+        best, lowest = np.zeros(theta.shape[1]), empty
         for support in subset_path(gram, target, self.max_terms):
             columns = theta[:, list(support)]
             length = np.linalg.norm(columns, axis=0)

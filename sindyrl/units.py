@@ -35,7 +35,7 @@ from sindyrl.expression import (
 from sindyrl.library import Library
 from sindyrl.sparse_map import SparseMap
 
-__all__ = ["Unit", "UnitReport", "check_units", "parse_unit", "unit_of"]
+__all__ = ["Unit", "UnitReport", "check_units", "kinematic_problems", "parse_unit", "unit_of"]
 
 _SCALE = 1e-12  # relative difference of scale factors that is rounding
 
@@ -293,14 +293,19 @@ class UnitReport:
 
 
 def check_units(
-    source: Library | SparseMap, units: Mapping[str, str], target_units: Mapping[str, str] | None = None
+    source: Library | SparseMap,
+    units: Mapping[str, str],
+    target_units: Mapping[str, str] | None = None,
+    *,
+    lenient: bool = False,
 ) -> UnitReport:
     """Check every term of a library, or the terms in use of a sparse map.
 
     units : unit text of each state and input; a variable left out has no known unit
     target_units : unit text of each target; by default those of the map
+    lenient : a unit that cannot be read is a problem in the report and otherwise not known
 
-    Raises ValueError if a unit cannot be read or names nothing in the library.
+    Raises ValueError if a unit names nothing in the library or, unless lenient, cannot be read.
     """
     library = source.library if isinstance(source, SparseMap) else source
     given = dict(target_units or {})
@@ -311,13 +316,14 @@ def check_units(
         unknown = set(names) - set(available)
         if unknown:
             raise ValueError(f"`check_units({argument}=...)` names {sorted(unknown)}; available: {available}.")
-    parsed = {name: parse_unit(unit) for name, unit in units.items()}
-    wanted = [parse_unit(given.get(name, "")) for name in targets]
+    problems: list[str] = []
+    parsed = {name: _read(unit, name, problems if lenient else None) for name, unit in units.items()}
+    # The rate of a state whose unit cannot be read is no second problem.
+    wanted = [_read(given.get(name, ""), name, [] if lenient else None) for name in targets]
     every = np.ones((len(targets), len(library)), dtype=bool)
     used: Any = source.support if isinstance(source, SparseMap) else every
     looked_at = used.any(axis=0) if isinstance(source, SparseMap) else np.ones(len(library), dtype=bool)
     found: list[Unit | None] = []
-    problems = []
     for term, present in zip(library.terms, looked_at, strict=True):
         try:
             found.append(unit_of(term, parsed))
@@ -328,3 +334,35 @@ def check_units(
         tuple(None if whole is None or part is None else whole / part for part in found) for whole in wanted
     )
     return UnitReport(library.names, targets, tuple(found), coefficients, tuple(problems), used)
+
+
+def _read(source: str, name: str, problems: list[str] | None) -> Unit | None:
+    try:
+        return parse_unit(source)
+    except ValueError as error:
+        if problems is None:
+            raise
+        problems.append(f"{name}: {error}")
+        return None
+
+
+def kinematic_problems(
+    positions: Mapping[str, str], angles: Mapping[tuple[str, str], str], units: Mapping[str, str]
+) -> list[str]:
+    """A line for each velocity whose unit is not that of its position per second, whose kinematics would be wrong.
+
+    positions : position -> velocity   angles : (cosine, sine) -> angular velocity   units : unit text by name
+
+    Units that are not given, or cannot be read, are not looked at.
+    """
+    second = Unit((("s", Fraction(1)),))
+    found: list[str] = []
+    angle_rates = [(name, rate) for pair, rate in angles.items() for name in pair]
+    for name, velocity in [*positions.items(), *angle_rates]:
+        of, rate = (_read(units.get(each, ""), each, []) for each in (name, velocity))
+        if of is not None and rate is not None and not (of / second).like(rate):
+            found.append(
+                f"d({name})/dt is in {of / second}, but {velocity} is in {rate}; the known kinematics take them as "
+                "equal. Convert a column, correct its unit, or fit both equations without known kinematics."
+            )
+    return found

@@ -17,18 +17,22 @@ import numpy as np
 
 from sindyrl.library import Library
 from sindyrl.model import Model
+from sindyrl.pieces import part
 from sindyrl.protocols import Outcome
+from sindyrl.regression.intervals import PredictionIntervals
 from sindyrl.simulate import simulate
 from sindyrl.structure import Structure
 from sindyrl.symbolic_map import Signal
 from sindyrl.trajectory import Dataset, Trajectory
 
 __all__ = [
+    "Coverage",
     "DeadTime",
     "HorizonErrors",
     "RollOut",
     "Whiteness",
     "blocks",
+    "coverage",
     "dead_times",
     "hold_out",
     "horizon_errors",
@@ -41,24 +45,11 @@ __all__ = [
 _WIDER = 10.0  # widths of the box of the data on either side of it, beyond which a roll-out has diverged
 _MAX_STARTS = 300  # roll-outs of a horizon error
 _MAX_ROWS = 20_000  # of a dead-time search
+_LEAST_JUDGED = 40  # rows of a coverage: half of them calibrate
 _FLOOR = 1e-18  # of the target's energy: below this, residuals are rounding
 
 
 # ---- parts of a dataset
-
-
-def part(trajectory: Trajectory, start: int, stop: int) -> Trajectory:
-    """Steps ``start`` to ``stop - 1`` of a trajectory, with the state after the last of them."""
-    rows, steps = slice(start, stop + 1), slice(start, stop)
-    r = None if trajectory.r is None else trajectory.r[steps]
-    return Trajectory(
-        trajectory.t[rows],
-        trajectory.x[rows],
-        trajectory.u[steps],
-        r,
-        states=trajectory.states,
-        inputs=trajectory.inputs,
-    )
 
 
 def hold_out(data: Dataset, share: float) -> tuple[Dataset, Dataset]:
@@ -269,6 +260,42 @@ def whiteness(residual: np.ndarray, episodes: np.ndarray | None = None, lags: in
         statistic += correlation[k] ** 2 / max(int(same.sum()), 1)
     statistic *= n * (n + 2)
     return Whiteness(correlation, 1.96 / np.sqrt(n), statistic, np.asarray(chi2.sf(statistic, lags)))
+
+
+# ---- intervals
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Coverage:
+    """How many new measurements prediction intervals contained; arrays are (target,).
+
+    level : what was asked for   share : contained, of the later half of the rows, after calibration on the earlier half
+    gaussian : contained of the same rows by the intervals for Gaussian noise, which saw none of them
+    half_width : of the calibrated intervals, the median over the rows, in the target's unit   rows : judged on
+    """
+
+    level: float
+    share: np.ndarray
+    gaussian: np.ndarray
+    half_width: np.ndarray
+    rows: int
+
+
+def coverage(intervals: PredictionIntervals, theta: np.ndarray, y: np.ndarray, level: float = 0.9) -> Coverage | None:
+    """Calibrate on the first half of rows that no fit has seen, count on the second; None with fewer than 40 rows.
+
+    theta : (row, feature)   y : (row, target)
+    """
+    if len(y) < _LEAST_JUDGED:
+        return None
+    half = len(y) // 2
+    shares = []
+    for each in (intervals.calibrated(theta[:half], y[:half]), intervals):
+        low, high = each(theta[half:], level)
+        shares.append(np.mean((y[half:] >= low) & (y[half:] <= high), axis=0))
+        if len(shares) == 1:
+            width = np.median((high - low) / 2.0, axis=0)
+    return Coverage(level, shares[0], shares[1], np.asarray(width), len(y) - half)
 
 
 # ---- dead time

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import demo_swingup, seeds
-from benchmarks.demo_swingup import Config, run_seed, verdict
+from benchmarks.demo_swingup import Settings, run_seed, verdict
 from benchmarks.seeds import derived_seeds, tree_hash
 from sindyrl.chain import STAGES
 from sindyrl.demo import OTHERS
@@ -288,27 +288,27 @@ def test_the_interquartile_mean_is_over_the_middle_half():
 
 
 def test_a_seed_that_fails_becomes_a_row_and_is_not_run_again(tmp_path, monkeypatch):
-    config = Config(data_steps=3)  # refused by the demo
-    failed = run_seed(config, 5, tmp_path / "seed5")
+    settings = Settings(data_steps=3)  # refused by the demo
+    failed = run_seed(settings, 5, tmp_path / "seed5")
     assert list(failed) == ["seed", *MEASURED]
     assert (failed["seed"], failed["exit_code"]) == (5, 2)
     assert "data_steps" in (tmp_path / "seed5" / "stderr.txt").read_text()
     monkeypatch.setattr(demo_swingup.subprocess, "Popen", None)
-    assert run_seed(config, 5, tmp_path / "seed5") == failed
+    assert run_seed(settings, 5, tmp_path / "seed5") == failed
 
 
 def test_a_study_of_derived_seeds_is_saved_with_every_row(tmp_path, monkeypatch, capsys):
     ran = []
 
-    def record(config, seed, folder):
+    def record(settings, seed, folder):
         ran.append((seed, folder))
         return row(seed=seed, return_mean=600.0 if len(ran) == 2 else 880.0)
 
     monkeypatch.setattr(demo_swingup, "run_seed", record)
     monkeypatch.setattr(demo_swingup, "tree_hash", lambda: "tree")
     monkeypatch.setattr(demo_swingup, "RESULTS", tmp_path / "results")
-    config = Config(seeds=3, noise=1e-3, data_steps=400, save=True, json=True, out=tmp_path)
-    assert demo_swingup.main(config) == 0
+    settings = Settings(seeds=3, noise=1e-3, data_steps=400, save=True, json=True, out=tmp_path)
+    assert demo_swingup.run(settings) == 0
     table = json.loads((tmp_path / "results" / "demo_swingup_noise0.001.json").read_text())
     assert table["tree"] == "tree"
     assert [each["seed"] for each in table["rows"]] == derived_seeds("tree", 3) == [seed for seed, _ in ran]
@@ -323,11 +323,11 @@ def test_a_study_of_derived_seeds_is_saved_with_every_row(tmp_path, monkeypatch,
 def test_development_seeds_are_never_saved(tmp_path, monkeypatch, capsys, changes):
     monkeypatch.setattr(demo_swingup, "run_seed", None)
     monkeypatch.setattr(demo_swingup, "RESULTS", tmp_path / "results")
-    assert demo_swingup.main(Config(save=True, out=tmp_path, **changes)) == 2
+    assert demo_swingup.run(Settings(save=True, out=tmp_path, **changes)) == 2
     assert "`--save` is for derived seeds" in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
 
 
 def test_a_study_of_no_seed_is_refused(capsys):
-    assert demo_swingup.main(Config(seeds=0)) == 2
+    assert demo_swingup.run(Settings(seeds=0)) == 2
     assert "`--seeds`" in capsys.readouterr().err

@@ -217,3 +217,37 @@ def test_dropping_every_column_is_refused():
         Ensemble(drop_columns=3).fit(np.eye(3), np.ones(3))
     with pytest.raises(TypeError, match="must be an estimator with `fit`"):
         Ensemble(base="STLSQ").fit(np.eye(3), np.ones(3))
+
+
+@pytest.mark.parametrize("base", [STLSQ(threshold=0.1, alpha=1.0), Ridge(alpha=1.0, fit_intercept=False)])
+def test_no_block_reaches_over_the_border_of_a_recording(base):
+    theta, y, _ = noisy_problem(n=303)
+    groups = np.repeat([4, 2, 4, 7], [50, 3, 149, 101])
+    ensemble = Ensemble(base, n_members=3, bootstrap="blocks", block_length=7, random_state=5)
+    ensemble.fit(theta, y, groups)
+    # 8, 1, 22 and 15 blocks, numbered through.
+    sizes = [min(7, length - start) for length in (50, 3, 149, 101) for start in range(0, length, 7)]
+    part = np.repeat(np.arange(len(sizes)), sizes)
+    assert all(len(set(groups[part == block])) == 1 for block in range(len(sizes)))
+    counts = bootstrap_counts(np.random.default_rng(5), 3, len(sizes)).astype(int)
+    for drawn, coef in zip(counts, ensemble.coef_, strict=True):
+        rows = np.repeat(np.arange(303), drawn[part])
+        np.testing.assert_allclose(coef, base.fit(theta[rows], y[rows]).coef_, rtol=1e-8, atol=1e-11)
+    one = Ensemble(base, n_members=3, bootstrap="blocks", block_length=7, random_state=5)
+    np.testing.assert_array_equal(one.fit(theta, y).coef_, one.fit(theta, y, np.zeros(303)).coef_)
+
+
+def test_a_recording_a_call_or_all_at_once_with_borders_are_the_same_blocks():
+    theta, y, _ = noisy_problem(n=300)
+    cuts = [slice(0, 95), slice(95, 210), slice(210, 300)]
+    parts = Ensemble(n_members=4, bootstrap="blocks", block_length=10, random_state=1)
+    for cut in cuts:
+        parts.partial_fit(theta[cut], y[cut])
+    whole = Ensemble(n_members=4, bootstrap="blocks", block_length=10, random_state=1)
+    whole.fit(theta, y, np.repeat([0, 1, 2], [95, 115, 90]))
+    np.testing.assert_allclose(parts.coef_, whole.coef_, rtol=1e-9)
+
+
+def test_labels_must_be_one_a_row():
+    with pytest.raises(ValueError, match=r"`Ensemble.fit\(groups=...\)` must have shape \(3,\)"):
+        Ensemble(bootstrap="blocks").fit(np.eye(3), np.ones(3), [0, 1])

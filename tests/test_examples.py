@@ -18,7 +18,14 @@ FILES = sorted(FOLDER.glob("*.py"))
 TASKS = [path for path in FILES if path.stem.endswith("_task")]  # for `sindyrl learn --task`
 SCRIPTS = [path for path in FILES if path not in TASKS]
 
-OWN_TEST = {"01_equations_from_a_csv", "02_a_closed_form_in_c", "04_model_and_planner"}  # below
+OWN_TEST = {  # below
+    "01_equations_from_a_csv",
+    "02_a_closed_form_in_c",
+    "03_excitation",
+    "04_model_and_planner",
+    "06_online_identification",
+    "08_rational_dynamics",
+}
 
 needs_compiler = pytest.mark.skipif(
     not any(shutil.which(name) for name in ("cc", "gcc", "clang")), reason="no C compiler"
@@ -99,3 +106,23 @@ def test_model_and_planner(tmp_path):
     assert int(planner) > 600
     assert int(closed) > 600
     assert "250 real steps (250 data + 0 selection)" in text
+
+
+@pytest.mark.slow
+def test_excitation(tmp_path):
+    text = run("03_excitation.py", tmp_path)
+    median = {name: float(value) for name, value in re.findall(r"^(random|binary|designed) +(\S+)", text, re.MULTILINE)}
+    assert median["designed"] < 0.5 * median["random"]
+    ours, drawn = re.findall(r"phases (\d\.\d+)", text)
+    assert float(ours) < 0.6 * float(drawn)
+
+
+def test_online_identification(tmp_path):
+    text = run("06_online_identification.py", tmp_path)
+    assert "thought to act since row 601" in text
+
+
+def test_rational_dynamics(tmp_path):
+    text = run("08_rational_dynamics.py", tmp_path)
+    assert "terms that were not planted: 0" in text
+    assert float(re.findall(r"(\d\.\d+) %", text)[-1]) < 2.0

@@ -12,7 +12,7 @@ import threading
 from typing import Any
 
 import jax
-import mpmath  # type: ignore[import-untyped]
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -329,3 +329,82 @@ def test_the_error_of_a_lost_input_names_the_option_of_the_command(tmp_path):
     data = read(written(tmp_path / "s.csv", table(*spring(gain=0.3)))).data
     with pytest.raises(ActuatorError, match="give `--allow-lost-inputs`"):
         fit_recording(data, FitSettings(threshold=0.4, degree=1))
+
+
+# ---- method, units, intervals
+
+
+def summary_of(file, tmp_path, capsys, *options):
+    out = str(tmp_path / "o")
+    assert main(["fit", str(file), "--states", "x,v", "--inputs", "u", "--out", out, "--json", *options]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_noisy_data_are_fitted_by_integrals_and_quiet_methods_can_be_asked_for(tmp_path, capsys):
+    file = written(tmp_path / "s.csv", table(*spring(noise=0.01)))
+    auto, plain = (summary_of(file, tmp_path, capsys, *options) for options in ((), ("--method", "collocation")))
+    assert (auto["method"], plain["method"]) == ("weak", "collocation")
+
+    for each in auto["terms"]:
+        truth = TRUTH[each["term"]] if each["target"] == "dv" else 1.0
+        assert abs(each["coef"] - truth) < 4 * each["standard_error"]
+    assert len(auto["terms"]) == 4
+    assert set(auto["prediction_interval"]["coverage"]) == {"dx", "dv"}
+    assert all(share > 0.7 for share in auto["prediction_interval"]["coverage"].values())
+
+
+def test_difference_equations_have_no_rates_to_average(tmp_path, rows, capsys):
+    file = written(tmp_path / "s.csv", rows)
+    assert main(["fit", str(file), "--states", "x,v", "--discrete", "--method", "weak", "--json"]) == 2
+    assert "have no rates" in capsys.readouterr().err
+
+
+def test_units_are_shown_with_the_coefficients(tmp_path, rows, capsys):
+    file = written(tmp_path / "s.csv", rows)
+    summary = summary_of(file, tmp_path, capsys, "--units", "x=m,v=m/s,u=N")
+    found = {(each["target"], each["term"]): each["unit"] for each in summary["terms"]}
+    assert found[("dx", "v")] == "1"
+    assert found[("dv", "x")] == "1/s^2"
+    assert found[("dv", "u")] == "1/kg"
+    assert "1/kg" in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--units", "x=m,v=m/s", "--trig", "x"], "sin needs an angle in rad; x is in m"),
+        (["--units", "x=m,v=km/h", "--kinematics", "x:v"], "d(x)/dt is in m/s, but v is in"),
+        (["--units", "w=m"], "`--units` names w; the states and inputs are x, v, u"),
+        (["--units", "x=m^^2"], "The unit 'm^^2'"),
+        (["--units", "x:m"], "column=unit pairs"),
+        (["--units", "x=m,x=km"], "each column once"),
+    ],
+)
+def test_units_that_do_not_match_are_refused_with_the_remedy(tmp_path, rows, capsys, options, message):
+    file = written(tmp_path / "s.csv", rows)
+    assert main(["fit", str(file), "--states", "x,v", "--inputs", "u", *options, "--json"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_target_of_pure_noise_gets_no_term(rows, tmp_path):
+    rng = np.random.default_rng(5)
+    noisy = [[*row, f"{value:.12g}"] for row, value in zip(rows, np.cumsum(rng.normal(size=len(rows))), strict=True)]
+    data = read(written(tmp_path / "s.csv", noisy, "time,x,v,u,w"), states=("w",)).data
+    for criterion in ("ebic", "cv", "bic"):
+        result = fit_recording(data, FitSettings(method="collocation", criterion=criterion, degree=1))
+        assert result.equations() == ["dw = 0"]
+
+
+def test_the_drift_of_a_conserved_quantity_is_reported(tmp_path, capsys):
+    from sindyrl.expression import Variable
+    from sindyrl.fit_command import _figures
+    from sindyrl.trajectory import Dataset, Trajectory
+
+    t = DT * np.arange(401)
+    free = Trajectory(t, np.column_stack([np.cos(2 * t), -2 * np.sin(2 * t)]), states=("x", "v"))
+    x, v = Variable("x"), Variable("v")
+    result = fit_recording(Dataset((free,)), FitSettings(degree=1), conserved=2.0 * x * x + 0.5 * v * v)
+    assert result.drift.size == pytest.approx(2.0)
+    assert result.drift.data_spread < 1e-9
+    assert result.drift.model_spread < 1e-3
+    assert _figures(result)["drift"]["diverged"] == 0

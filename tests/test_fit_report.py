@@ -93,6 +93,9 @@ def test_the_page_has_every_term_with_its_error_and_the_figures_of_merit(page, r
         assert f'id="figure-{name}"' in page
     assert "95 % interval" in page
     assert "Dense gain" in page
+    assert "Measurements in it" in page
+    for share in result.coverage.share:
+        assert f"{100 * share:.0f}" in page
     assert "No dead time was found" in page
     for steps in result.horizons.horizons:
         assert f'<td class="n">{steps}</td>' in page

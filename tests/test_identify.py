@@ -13,7 +13,7 @@ from sindyrl.regression import STLSQ, Ensemble
 from sindyrl.structure import Derivative, Increment, NextState, SecondOrder
 from sindyrl.symbolic_map import Signal
 from sindyrl.trajectory import Dataset, Trajectory
-from tests.systems import exact_flow
+from tests.systems import CART_TASK, cart_matrices, exact_flow
 
 A = np.array([[0.95, 0.08], [-0.1, 0.9]])
 B = np.array([[0.0], [0.12]])
@@ -299,3 +299,155 @@ def test_a_term_of_ones_own_is_found():
     assert coefficients(identify(data, polynomial_library(3) + drag)) == pytest.approx(
         {"u": 0.5, "v*abs(v)": -0.3}, rel=1e-8
     )
+
+
+# ---- a task, intervals, units, methods
+
+
+def cart_data(noise=0.0, steps=200):
+    a, b = cart_matrices()
+    rng = np.random.default_rng(0)
+    x, u = [np.zeros(2)], rng.uniform(-1, 1, (steps, 1))
+    for held in u:
+        x.append(a @ x[-1] + b @ held)
+    return Trajectory.uniform(np.array(x) + noise * rng.normal(size=(steps + 1, 2)), u, dt=0.1, **names)
+
+
+def test_a_task_supplies_what_is_not_given():
+    data, task = cart_data(), CART_TASK
+    whole = identify(data, task=task)
+    spelled = identify(
+        data, task.library, structure=task.structure, exclude=task.exclude, states=task.states, inputs=task.inputs
+    )
+    assert whole.model.to_json() == spelled.model.to_json()
+    own = identify(data, polynomial_library(2), task=task, structure=Increment())
+    assert own.model.structure == Increment()
+    assert len(own.model.rates.library) == 9
+    assert own.model.states == task.states
+    with pytest.raises(ValueError, match=r"`identify\(library=...\)` is needed unless a task supplies it"):
+        identify(data)
+
+
+def test_intervals_hold_new_measurements_as_often_as_they_say():
+    fit = identify(linear_data(noise=0.02, steps=300), polynomial_library(1))
+    new = linear_data(seed=1, noise=0.02, steps=1000).pairs()
+    low, high = fit.predict_interval(new.x, new.u, level=0.9)
+    inside = np.mean((new.x_next - new.x >= low) & (new.x_next - new.x <= high), axis=0)
+    np.testing.assert_allclose(inside, 0.9, atol=0.03)
+
+
+def test_units_that_do_not_match_are_a_note_with_the_remedy():
+    states = (Signal("x", "m"), Signal("v", "km/h"))
+    odd = custom_library([lambda x, v: x + v]) + polynomial_library(1)
+    fit = identify(linear_data(noise=0.01), odd, states=states, regressor=STLSQ(0.0))
+    assert any("x + v: x is in m" in text and "Correct the unit" in text for text in fit.warnings)
+    assert "Note: x + v" in str(fit)
+    known = identify(cart_data(), identity_library(), structure=SecondOrder({"x": "v"}), states=states)
+    assert any(text.startswith("d(x)/dt is in m/s, but v is in") for text in known.warnings)
+    right = identify(cart_data(), task=CART_TASK)
+    assert right.warnings == ()
+    assert str(right.units.coefficient_units[0][right.model.rates.library.index("u")]) == "1/kg"
+    assert identify(linear_data(), identity_library()).units is None
+    vague = identify(linear_data(), identity_library(), states=(Signal("x", "m^^"), Signal("v", "m/s")))
+    assert any(text.startswith("x: The unit 'm^^'") for text in vague.warnings)
+
+
+def test_the_weak_form_finds_planted_rates_in_noise_with_honest_errors():
+    flow = lambda x, u: np.array([x[1], -x[0] - 0.5 * x[1] + 0.8 * x[0] * u[0]])  # noqa: E731
+    u = np.repeat(np.random.default_rng(0).uniform(-1, 1, (60, 1)), 10, axis=0)
+    x = exact_flow(flow, [1.0, 0.0], u, 0.02)
+    x = x + 0.01 * x.std(axis=0) * np.random.default_rng(1).normal(size=x.shape)
+    data = Trajectory.uniform(x, u, dt=0.02, **names)
+    fit = identify(data, polynomial_library(2), structure=Derivative("rk4"), method="weak", members=20)
+    assert fit.method == "weak"
+    for target, planted in enumerate(({"v": 1.0}, {"x": -1.0, "v": -0.5, "x*u": 0.8})):
+        found = coefficients(fit, target)
+        assert set(found) == set(planted)
+        for name, value in planted.items():
+            error = fit.standard_error[target, fit.model.rates.library.index(name)]
+            assert abs(found[name] - value) < 4 * error
+            assert error < 0.05
+    assert identify(data, polynomial_library(2), structure=Derivative(), method="auto").method == "weak"
+    known = identify(data, polynomial_library(2), structure=SecondOrder({"x": "v"}), method="weak")
+    assert set(coefficients(known)) == {"x", "v", "x*u"}
+    thresholded = identify(
+        data, polynomial_library(2), structure=Derivative(), method="weak", regressor=STLSQ(0.2), inclusion=False
+    )
+    assert set(coefficients(thresholded, 1)) == {"x", "v", "x*u"}
+
+
+def test_excluded_transitions_are_in_no_window():
+    flow = lambda x, u: np.array([x[1], -x[0] - 0.5 * x[1] + u[0]])  # noqa: E731
+    u = np.repeat(np.random.default_rng(0).uniform(-1, 1, (40, 1)), 10, axis=0)
+    x = exact_flow(flow, [1.0, 0.0], u, 0.02)
+    x[200:204] += 30.0
+    data = Trajectory.uniform(x, u, dt=0.02, **names)
+    settings = {
+        "structure": Derivative(),
+        "method": "weak",
+        "exclude": lambda x, u, after: (x[:, 0] > 9) | (after[:, 0] > 9),
+    }
+    fit = identify(data, polynomial_library(1), **settings)
+    assert coefficients(fit, 1) == pytest.approx({"x": -1.0, "v": -0.5, "u": 1.0}, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: identify(linear_data(), identity_library(), method="magic"),  # type: ignore[arg-type]
+            r"`identify\(method=...\)` must be one of",
+        ),
+        (
+            lambda: identify(linear_data(), identity_library(), method="weak"),
+            "must be 'collocation' for a structure of kind",
+        ),
+        (
+            lambda: identify(short(12), identity_library(), structure=Derivative(), method="weak"),
+            "needs 20 uninterrupted steps",
+        ),
+    ],
+)
+def test_methods_that_do_not_suit_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# ---- bad input
+
+
+def test_collinear_columns_and_inputs_that_tell_nothing_are_named():
+    data = linear_data(noise=0.01)
+    still = Dataset(tuple(dataclasses.replace(each, u=np.full_like(each.u, 0.1)) for each in data))
+    assert any("Input 'u' never changes" in text for text in identify(still, identity_library()).warnings)
+    doubled = Dataset(
+        tuple(
+            Trajectory(
+                each.t, np.column_stack([each.x, 2 * each.x[:, 0]]), each.u, states=("x", "v", "y"), inputs=("u",)
+            )
+            for each in data
+        )
+    )
+    assert identify(doubled, identity_library()).dropped == ("y",)
+
+
+def test_more_candidates_than_transitions_are_a_note():
+    data = Dataset((linear_data(steps=12, episodes=1, noise=0.01)[0],))
+    fit = identify(data, polynomial_library(4))
+    assert any("selected terms may be accidents" in text for text in fit.warnings)
+
+
+def test_whole_numbers_are_numbers():
+    data = linear_data()
+    coarse = [Trajectory(p.t, np.round(100 * p.x).astype(int), p.u, **names) for p in data]
+    assert coefficients(identify(Dataset(tuple(coarse)), polynomial_library(1)), 1) == pytest.approx(
+        {"x": A[1, 0], "v": A[1, 1] - 1.0, "u": 100 * B[1, 0]}, rel=0.05
+    )
+
+
+def test_uneven_steps_are_refused_with_both_numbers():
+    x, u = np.random.default_rng(0).normal(size=(31, 2)), np.zeros((30, 1))
+    t = np.arange(31) * 0.1
+    t[20:] += 0.05
+    with pytest.raises(ValueError, match=r"0\.1.*0\.15"):
+        identify(Trajectory(t, x, u, **names), identity_library())

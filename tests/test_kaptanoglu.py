@@ -1,12 +1,16 @@
 """The study of the chaotic systems: exact equations, protocol, resuming; two systems end to end."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.sparse import eye_array
 
+from paper_reproductions.kaptanoglu2023_dysts import methods, peers
 from paper_reproductions.kaptanoglu2023_dysts import run as study
 from paper_reproductions.kaptanoglu2023_dysts.data import NAMES, POINTS, load_system, noisy, trajectories
+from sindyrl.reproduction import read_expected
 from sindyrl.trajectory import Dataset, Trajectory
 
 
@@ -58,8 +62,23 @@ def test_the_true_equations_are_found_and_finished_ones_are_not_run_again(folder
         assert record["e_coef"] < 0.01
         assert record["rmse"] < 0.01
     assert records[0]["seed"] == records[1]["seed"]
-    monkeypatch.setattr(study, "measure", None)
-    assert list(study.run(wanted, "test", folder)) == records
+    with monkeypatch.context() as changed:
+        changed.setattr(study, "measure", None)
+        assert list(study.run(wanted, "test", folder)) == records
+    # Neither other code nor other noise takes them for its own.
+    assert set(study.finished_lines("test", folder)) == set(wanted)
+    assert study.finished_lines("another", folder) == {}
+    monkeypatch.setattr(study, "code", lambda: "changed")
+    assert study.finished_lines("test", folder) == {}
+
+
+def test_lines_of_other_code_are_left_out_whatever_file_they_are_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "RESULTS", tmp_path)
+    line = {"system": "Lorenz", "noise": 1.0, "setting": "weak", "tree": "t", "code": study.code()}
+    other = line | {"system": "Chen", "code": "000000000000"}
+    old = {"system": "Qi", "noise": 1.0, "setting": "weak"}
+    (tmp_path / "weak-noise1.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (line, other, old)))
+    assert study.finished_lines("t", None) == {("Lorenz", 1.0, "weak"): line}
 
 
 def test_a_line_cut_off_by_a_kill_is_run_again(tmp_path):
@@ -67,6 +86,51 @@ def test_a_line_cut_off_by_a_kill_is_run_again(tmp_path):
     whole = {"system": "Lorenz", "noise": 1.0, "setting": "weak", "e_coef": 0.5}
     file.write_text(json.dumps(whole) + "\n" + json.dumps(whole)[:20])
     assert study.read(file) == {("Lorenz", 1.0, "weak"): whole}
+
+
+def planted_rows(n_rows=300, noise=0.01):
+    """A library of ten columns of which three, and two, make the targets; every row from samples of its own."""
+    rng = np.random.default_rng(3)
+    theta = rng.normal(size=(n_rows, 10)) * np.geomspace(0.1, 10, 10)
+    coef = np.zeros((2, 10))
+    coef[0, [1, 4, 8]], coef[1, [0, 9]] = [2.0, -1.0, 0.5], [-3.0, 0.25]
+    y = theta @ coef.T + noise * rng.normal(size=(n_rows, 2))
+    return [SimpleNamespace(theta=theta, y=y, functionals=(eye_array(n_rows),))], coef
+
+
+def test_pysindy_finds_planted_terms_and_aicc_keeps_more_of_others(monkeypatch):
+    monkeypatch.setattr(peers, "_THRESHOLDS", np.geomspace(1e-4, 1e3, 15))
+    rows, coef = planted_rows()
+    found = peers.pysindy_stlsq(rows, None)
+    np.testing.assert_array_equal(found.coef != 0, coef != 0)
+    np.testing.assert_allclose(found.coef, coef, atol=0.02)
+    assert (found.others[peers.AICC] != 0)[coef != 0].all()
+    assert np.count_nonzero(found.others[peers.AICC]) >= np.count_nonzero(coef)
+
+
+def test_pysindy_gets_ten_halves_of_the_rows_and_every_column(monkeypatch):
+    rows, _ = planted_rows()
+    asked = []
+
+    def stlsq(theta, y, threshold):
+        asked.append((theta.shape, threshold))
+        return np.zeros((y.shape[1], theta.shape[1]))
+
+    monkeypatch.setattr(peers, "_stlsq", stlsq)
+    assert not peers.pysindy_stlsq(rows, None).coef.any()
+    assert asked == [((150, 10), pytest.approx(1e-4))] * 10  # and no more: without terms the scan is over
+
+
+def test_a_record_of_pysindy_holds_the_choice_by_aicc_beside_that_by_the_shared_rule(folder, monkeypatch):
+    truth = load_system("SprottC").coef
+    found = methods.Found(truth, {methods.AICC: 1.05 * truth})
+    monkeypatch.setattr("paper_reproductions.kaptanoglu2023_dysts.measure.fit", lambda *_: found)
+    record = study.measure("SprottC", 1.0, "pysindy_stlsq_weak", "test", folder)
+    assert record["e_coef"] == 0.0
+    assert record["aicc"]["e_coef"] == pytest.approx(0.05)
+    ours, aicc, *_ = study.summarize([record])
+    assert (ours["setting"], ours["below_1_percent"]) == ("pysindy_stlsq_weak", 1)
+    assert (aicc["setting"], aicc["below_1_percent"], aicc["below_10_percent"]) == ("pysindy_stlsq_weak_aicc", 0, 1)
 
 
 def test_counts_are_strictly_below_their_limits():
@@ -77,6 +141,28 @@ def test_counts_are_strictly_below_their_limits():
     ours, *stored = study.summarize(records)
     assert (ours["below_1_percent"], ours["below_10_percent"], ours["exact_supports"]) == (1, 3, 2)
     assert {line["source"] for line in stored} == {"stored"}
+    assert study.figures([ours, *stored])["weak_noise1_below_10_percent"] == 3
+
+
+def test_pysindy_is_run_at_its_own_levels_of_noise(monkeypatch):
+    asked = []
+
+    def run(wanted, tree, folder, jobs, finished):
+        asked.extend(wanted)
+        line = {"e_coef": 0.5, "rmse": 0.1, "missing": 0, "spurious": 0}
+        return (line | {"system": name, "noise": noise, "setting": setting} for name, noise, setting in wanted)
+
+    monkeypatch.setattr(study, "run", run)
+    quiet = {"quick": True, "progress": lambda share, text: None, "folder": None}
+    result = study.reproduce(noise=(0.0, 1.0), **quiet)
+    assert {key[1:] for key in asked} == {
+        *((level, setting) for level in (0.0, 1.0) for setting in ("strong", "weak")),
+        *((1.0, setting) for setting in ("pysindy_stlsq_strong", "pysindy_stlsq_weak")),
+    }
+    assert result["figures"]["pysindy_stlsq_weak_noise1_below_10_percent"] == 0
+    assert result["files"] == {}
+    with pytest.raises(ValueError, match="something to run"):
+        study.reproduce(noise=(0.0,), settings=("pysindy_stlsq_weak",), **quiet)
 
 
 def test_an_unknown_system_is_named():
@@ -84,7 +170,18 @@ def test_an_unknown_system_is_named():
         load_system("Lorentz")
 
 
-def test_quick_results_cannot_be_saved(capsys):
-    with pytest.raises(SystemExit):
-        study.main(["--quick", "--save"])
-    assert "--save needs all systems" in capsys.readouterr().err
+def test_only_whole_cells_are_saved():
+    line = {"noise": 0.1, "setting": "weak"}
+    all_of_them = [line | {"system": name} for name in reversed(NAMES)]
+    saved = study.files([*all_of_them, {"system": "Chen", "noise": 1.0, "setting": "weak"}])
+    assert list(saved) == ["weak-noise0.1.jsonl"]
+    assert [json.loads(each)["system"] for each in saved["weak-noise0.1.jsonl"].splitlines()] == list(NAMES)
+
+
+def test_the_counts_that_are_reported_are_those_of_the_stored_lines():
+    records = [record for file in study.RESULTS.glob("*.jsonl") for record in study.read(file).values()]
+    stored = study.figures(study.summarize(records))
+    expected = read_expected(study.RESULTS.parent / "expected.toml")
+    assert {claim.figure for claim in expected.claims if claim.ours is not None} <= set(stored)
+    for claim in expected.claims:
+        assert claim.ours == stored.get(claim.figure), claim

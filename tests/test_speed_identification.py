@@ -50,4 +50,5 @@ def test_the_quick_form_prints_every_figure_as_json_lines():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     figures = [json.loads(line)["figure"] for line in done.stdout.splitlines()]
     assert {"ensemble", "ensemble_blocks", "single_fit", "predict_1", "simulate", "growth"} < set(figures)
-    assert figures[-1] == "surroundings"
+    assert "surroundings" in figures
+    assert figures[-1] == "accuracy"  # as stored: not measured here

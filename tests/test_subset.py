@@ -249,7 +249,7 @@ def test_fitting_changes_no_parameter_and_one_dimensional_targets_drop_their_axi
     theta, y, _ = planted(0)
     estimator = clone(SubsetSelection(max_terms=4))
     flat = estimator.fit(theta, y[:, 0])
-    assert estimator.get_params() == {"folds": 5, "max_terms": 4}
+    assert estimator.get_params() == {"folds": 5, "max_terms": 4, "min_terms": 1}
     assert flat.coef_.shape == (12,)
     assert flat.predict(theta).shape == (200,)
 
@@ -300,3 +300,24 @@ def test_inclusion_is_one_for_strong_terms_a_share_for_weak_ones_and_zero_for_an
     np.testing.assert_array_equal(share[:2][coef != 0], 1.0)
     assert share[0].sum() == pytest.approx(4.0)
     np.testing.assert_array_equal(share[2], 0.0)
+
+
+def test_targets_that_no_column_predicts_get_none_if_that_is_allowed():
+    empty = kept = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        theta, noise = rng.normal(size=(200, 15)), rng.normal(size=200)
+        empty += not SubsetSelection(min_terms=0).fit(theta, noise).coef_.any()
+        target = noise + theta[:, 3]
+        one, zero = (SubsetSelection(min_terms=least).fit(theta, target) for least in (1, 0))
+        kept += np.array_equal(one.coef_, zero.coef_)
+        assert zero.coef_[3] != 0
+    assert empty >= 34
+    assert kept == 40
+    assert SubsetSelection().fit(theta, noise).coef_.any()
+
+
+@pytest.mark.parametrize("least", [2, -1, True, "0"])
+def test_the_fewest_terms_are_none_or_one(least):
+    with pytest.raises(ValueError, match=r"`SubsetSelection\(min_terms=...\)` must be 0 or 1"):
+        SubsetSelection(min_terms=least).fit(np.eye(20), np.arange(20.0))

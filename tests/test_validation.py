@@ -274,3 +274,32 @@ def test_a_part_keeps_times_inputs_and_rewards_together():
     np.testing.assert_array_equal(middle.x, t.x[3:8])
     np.testing.assert_array_equal(middle.u, t.u[3:7])
     assert middle.t[0] == t.t[3]
+
+
+def test_calibrated_intervals_cover_as_often_as_they_say_where_gaussian_ones_do_not():
+    from sindyrl.regression.intervals import PredictionIntervals
+    from sindyrl.validation import coverage
+
+    rng = np.random.default_rng(0)
+    theta = rng.normal(size=(4000, 2))
+    y = theta @ [[1.0], [2.0]] + rng.standard_t(2, size=(4000, 1))
+    given = PredictionIntervals(np.array([[1.0, 2.0]]), np.zeros((1, 1, 2)), np.array([25.0]), np.array([1e6]))
+    found = coverage(given, theta, y, level=0.9)
+    assert found.rows == 2000
+    assert found.share[0] == pytest.approx(0.9, abs=0.02)
+    assert found.gaussian[0] > 0.95
+    low, high = given.calibrated(theta[:2000], y[:2000])(theta[2000:], 0.9)
+    assert found.half_width[0] == pytest.approx(float(np.median(high - low)) / 2)
+    assert coverage(given, theta[:39], y[:39]) is None
+
+
+def test_the_extended_criterion_takes_no_accidental_terms_and_no_term_of_noise():
+    right = empty = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        theta, noise = rng.normal(size=(150, 30)), rng.normal(size=150)
+        fit = CriterionSubset("ebic").fit(theta, np.column_stack([theta[:, 4] - 2.0 * theta[:, 9] + noise, noise]))
+        right += np.array_equal(np.flatnonzero(fit.coef_[0]), [4, 9])
+        empty += not fit.coef_[1].any()
+    assert right >= 36
+    assert empty >= 36

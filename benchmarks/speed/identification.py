@@ -1,6 +1,7 @@
 """Identification speed beside pysindy, in one process, on one core, in alternating runs; processor time.
 
-    python -m benchmarks.speed.identification [--json] [--quick] [--save]
+    sindyrl bench identification [--accuracy stored|quick|none] [--json] [--quick] [--save]
+    python -m benchmarks.speed.identification    # the same
 
 Ensemble: 100 members on 10,000 x 56, the Lorenz system with a library of degree 5 and 1 % noise, raw thresholds.
 Whether the supports agree is checked on identical bootstrap rows, member by member.
@@ -13,12 +14,16 @@ Growth: `partial_fit` from 1000 to 10^7 rows, library included; time, and the pe
 Roll-outs: a model of 28 terms and 5 targets stepped 100 times for 4096 initial states, the coefficients an argument of
 the compiled function, (cos, sin) renormalized at every step; pysindy takes its batched `predict` for each step.
 
---json prints one JSON line for each figure; --save also writes benchmarks/results/speed_identification.json.
+Accuracy, which takes longer than speed, follows the timings: by default the claims of the last full runs of
+`sindyrl reproduce`, as saved with the reproductions, each with the command that computes it and whether the code is
+still the same; with --accuracy quick a small run of them now.
+
+--json prints one JSON line for each figure; --save also writes benchmarks/results/speed_identification.json, timings
+only.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -27,13 +32,15 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from benchmarks import command
+from benchmarks.accuracy import ACCURACY, print_accuracy
 from benchmarks.speed import THREAD_SETTINGS
 from benchmarks.speed.growth import measure_growth
 from benchmarks.speed.setting import QUICK, Config, alternate, lorenz, seconds
@@ -42,33 +49,48 @@ from benchmarks.speed.single_model import measure_predict, measure_simulate, mea
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "speed_identification.json"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured, and how it is told."""
+
+    quick: bool = False
+    """Small sizes: does it run, not how fast is it."""
+    accuracy: Literal["stored", "quick", "none"] = "stored"
+    """Coefficients found: as saved by the last full runs, from a small run now, or not at all."""
+    json: bool = False
+    """Print JSON lines on standard output."""
+    save: bool = False
+    """Write the timings to benchmarks/results/."""
+
+
+def run(settings: Settings) -> int:
     """Measure, print, and save if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="JSON lines on stdout and nothing else there")
-    parser.add_argument("--quick", action="store_true", help="small sizes: does it run, not how fast is it")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULTS.name} beside the other results")
-    options = parser.parse_args(arguments)
-    if options.save and options.quick:
-        parser.error("--save needs the full sizes; leave out --quick.")
-    config = QUICK if options.quick else Config()
+    if settings.save and settings.quick:
+        raise ValueError("`--save` needs the full sizes; leave out `--quick`.")
+    config = QUICK if settings.quick else Config()
     core = _stay_on_one_core()
     records = []
-    for measure in MEASURES:
-        for record in measure(config):
-            records.append(record)
-            if options.json:
-                print(json.dumps(record), flush=True)
-    surroundings = {"figure": "surroundings", **_surroundings(config, core)}
-    records.append(surroundings)
-    if options.json:
-        print(json.dumps(surroundings), flush=True)
+    for record in _figures(config, core):
+        records.append(record)
+        if settings.json:
+            print(json.dumps(record), flush=True)
+    accuracy = [] if settings.accuracy == "none" else ACCURACY[settings.accuracy]()
+    if settings.json:
+        for record in accuracy:
+            print(json.dumps(record), flush=True)
     else:
         _print_table(records)
-    if options.save:
+        print_accuracy(accuracy)
+    if settings.save:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(records, indent=1) + "\n")
     return 0
+
+
+def _figures(config: Config, core: int | None) -> Iterator[dict[str, Any]]:
+    for measure in MEASURES:
+        yield from measure(config)
+    yield {"figure": "surroundings", **_surroundings(config, core)}
 
 
 def measure_ensemble(config: Config) -> list[dict[str, Any]]:
@@ -291,4 +313,4 @@ MEASURES = (
 )
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.main(Settings, run, __doc__))

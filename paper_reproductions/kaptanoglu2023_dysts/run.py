@@ -1,34 +1,34 @@
 """Coefficient errors on the 70 polynomial chaotic systems of Kaptanoglu et al. 2023, strong and weak form.
 
-    python -m paper_reproductions.kaptanoglu2023_dysts.run [--noise 1] [--settings strong weak ...] [--quick]
-        [--jobs 1] [--tree HASH] [--json] [--save]
+    sindyrl reproduce kaptanoglu2023_dysts [--noise 0 0.1 1] [--settings strong weak ...] [--peer-noise 1] [--quick]
+        [--jobs 1] [--tree HASH] [--fresh] [--json] [--save]
+    python -m paper_reproductions.kaptanoglu2023_dysts.run    # the same
 
 For every system, noise level and setting one line goes to runs/kaptanoglu2023_dysts/, as soon as it is known: when
-killed and started again, the program goes on with the next. --save also writes them to results/. Noise seeds are
-derived from the hash of the committed tree (`benchmarks.seeds`); --tree gives another hash. Needs no `dysts`:
-systems.json holds the equations. --jobs above 1 needs joblib.
+killed and started again, the program goes on with the next. Lines that the same code made with the same noise are not
+computed again, those in results/ included; `origin` counts them. Needs no `dysts`: systems.json holds the equations.
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import hashlib
 import json
-import time
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.seeds import derived_seeds, tree_hash
-from paper_reproductions.kaptanoglu2023_dysts.data import CACHE, NAMES, load_system, noisy, trajectories
-from paper_reproductions.kaptanoglu2023_dysts.methods import SETTINGS, fit
-from sindyrl.map_file import write_text
+from benchmarks.seeds import tree_hash
+from paper_reproductions.kaptanoglu2023_dysts.data import CACHE, NAMES
+from paper_reproductions.kaptanoglu2023_dysts.measure import code, measure, short
+from paper_reproductions.kaptanoglu2023_dysts.methods import AICC
 
 RESULTS = Path(__file__).with_name("results")
+# The commit's tree whose hash gave the noise of the reported results.
+REPORTED_TREE = "010ac27192f7ce33d846c37a76ea4e1688023849"
 # The method was developed on these, with other noise than any reported.
 QUICK = (
     "Aizawa",
@@ -56,45 +56,106 @@ STORED = {
     ("STLSQ, weak", 0.0): (0.0001, 65, 67),
 }
 
+OURS = ("strong", "weak")
+Setting = Literal["strong", "weak", "pysindy_stlsq_strong", "pysindy_stlsq_weak"]
+Key = tuple[str, float, str]  # system, noise, setting
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what is not finished, print the counts, and save if asked."""
-    options = _options(arguments)
-    tree = options.tree or tree_hash()
-    names = QUICK if options.quick else NAMES
-    wanted = [(name, noise, setting) for noise in options.noise for setting in options.settings for name in names]
-    records = list(run(wanted, tree, options.folder, options.jobs))
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is run; the defaults are the study at 1 % noise."""
+
+    noise: tuple[float, ...] = (1.0,)
+    """Percent of each trajectory's root mean square."""
+    settings: tuple[Setting, ...] = ("strong", "weak", "pysindy_stlsq_strong", "pysindy_stlsq_weak")
+    """Rows and regressions."""
+    peer_noise: tuple[float, ...] = (1.0,)
+    """Of the levels of noise, those that pysindy is run at; at others its stored counts stand beside ours."""
+    jobs: int = 1
+    """Processes; above 1 needs joblib."""
+    tree: str = REPORTED_TREE
+    """What the noise seeds are derived from: by default the tree of the reported results; HEAD is that of the commit
+    checked out, which must have no changes."""
+    fresh: bool = False
+    """Compute everything, finished lines too."""
+    folder: Path = CACHE
+    """Where finished lines and trajectories are kept."""
+
+
+def reproduce(
+    *,
+    quick: bool,
+    progress: Callable[[float, str], None],
+    noise: Sequence[float] = Settings.noise,
+    settings: Sequence[str] = Settings.settings,
+    peer_noise: Sequence[float] = Settings.peer_noise,
+    jobs: int = Settings.jobs,
+    tree: str = Settings.tree,
+    fresh: bool = Settings.fresh,
+    folder: Path | None = Settings.folder,
+) -> dict[str, Any]:
+    """Run what is not finished; figures, their origin and the files to save, by the contract of ../README.md."""
+    tree = tree_hash() if tree == "HEAD" else tree
+    names = QUICK if quick else NAMES
+    cells = [(level, setting) for level in noise for setting in settings if setting in OURS or level in peer_noise]
+    if not cells:
+        raise ValueError(f"`--settings` and `--noise` must leave something to run. Got {settings} at {noise}.")
+    wanted = [(name, level, setting) for level, setting in cells for name in names]
+    finished = {} if fresh else finished_lines(tree, folder)
+    records = []
+    for record in run(wanted, tree, folder, jobs, finished):
+        records.append(record)
+        progress(len(records) / len(wanted), f"{record['system']}, {record['setting']}: E_coef {record['e_coef']:.2g}")
     summaries = summarize(records)
-    if options.json:
-        for summary in summaries:
-            print(json.dumps(summary), flush=True)
-    else:
-        _print_table(summaries)
-    if options.save:
-        save(records, RESULTS)
-    return 0
+    reused = sum(key in finished for key in wanted)
+    columns = ("noise", "setting", "systems", "median_e_coef", "below_1_percent", "below_10_percent", "source")
+    return {
+        "figures": figures(summaries),
+        "origin": f"{len(wanted) - reused} fits computed now, {reused} read from finished runs of the same code "
+        f"({code()}) on the same noise (seeds from tree {tree[:12]}); lines marked stored are the paper's results",
+        "table": {"columns": columns, "rows": [[line[key] for key in columns] for line in summaries]},
+        "summaries": summaries,
+        "files": {} if quick else files(records),
+    }
+
+
+def finished_lines(tree: str, folder: Path | None) -> dict[Key, dict[str, Any]]:
+    """Records of this code and this noise, from ``folder`` and from results/."""
+    sources = [*sorted(RESULTS.glob("*.jsonl")), *([] if folder is None else [_finished_file(tree, folder)])]
+    found: dict[Key, dict[str, Any]] = {}
+    for file in sources:
+        found |= {
+            key: record
+            for key, record in read(file).items()
+            if record.get("code") == code() and record.get("tree") == tree
+        }
+    return found
 
 
 def run(
-    wanted: Sequence[tuple[str, float, str]], tree: str, folder: Path | None, jobs: int = 1
+    wanted: Sequence[Key],
+    tree: str,
+    folder: Path | None,
+    jobs: int = 1,
+    finished: dict[Key, dict[str, Any]] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """One record for each (system, noise, setting): finished ones are read from ``folder``, others are kept there."""
-    stamp = hashlib.sha256(tree.encode()).hexdigest()[:12]
-    file = None if folder is None else folder / f"finished-{stamp}.jsonl"
-    finished = {} if file is None else read(file)
+    """One record for each (system, noise, setting): ``finished`` ones as they are, others are kept in ``folder``."""
+    finished = finished_lines(tree, folder) if finished is None else finished
     yield from (finished[key] for key in wanted if key in finished)
-    left = [key for key in wanted if key not in finished]
-    for record in _computed(left, tree, folder, jobs):
-        if file is not None:
+    for record in _computed([key for key in wanted if key not in finished], tree, folder, jobs):
+        if folder is not None:
+            file = _finished_file(tree, folder)
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(record) + "\n")
         yield record
 
 
-def _computed(
-    left: Sequence[tuple[str, float, str]], tree: str, folder: Path | None, jobs: int
-) -> Iterable[dict[str, Any]]:
+def _finished_file(tree: str, folder: Path) -> Path:
+    return folder / f"finished-{hashlib.sha256(f'{tree}{code()}'.encode()).hexdigest()[:12]}.jsonl"
+
+
+def _computed(left: Sequence[Key], tree: str, folder: Path | None, jobs: int) -> Iterable[dict[str, Any]]:
     if jobs == 1:
         return (measure(*key, tree, folder) for key in left)
     from joblib import Parallel, delayed
@@ -102,42 +163,14 @@ def _computed(
     return Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(measure)(*key, tree, folder) for key in left)
 
 
-def measure(name: str, noise: float, setting: str, tree: str, folder: Path | None = CACHE) -> dict[str, Any]:
-    """Fit one system and compare with its true coefficients and, without noise, with its rates on test trajectories.
-
-    The noise depends on the tree, the system and the level only, so all settings see the same data.
-    """
-    system = load_system(name)
-    training, test = trajectories(system, folder)
-    seed = derived_seeds(hashlib.sha256(f"{tree}{name}{noise}".encode()).hexdigest(), 1)[0]
-    data = noisy(training, noise, np.random.default_rng(seed))
-    start = time.perf_counter()
-    coef = fit(setting, data, system.library)
-    seconds = time.perf_counter() - start
-    x = test.pairs().x
-    true, found = system.rates(x), system.library.features(x) @ coef.T
-    wrong = coef - system.coef
-    return {
-        "system": name,
-        "noise": noise,
-        "setting": setting,
-        "e_coef": _short(np.linalg.norm(wrong, 2) / np.linalg.norm(system.coef, 2)),
-        "e_frobenius": _short(np.linalg.norm(wrong) / np.linalg.norm(system.coef)),
-        "rmse": _short(np.linalg.norm(found - true, 2) / np.linalg.norm(true, 2)),
-        "terms": int(np.count_nonzero(system.coef)),
-        "missing": int(np.count_nonzero((coef == 0) & (system.coef != 0))),
-        "spurious": int(np.count_nonzero((coef != 0) & (system.coef == 0))),
-        "seconds": round(seconds, 2),
-        "seed": seed,
-    }
-
-
 def summarize(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """Counts for each noise level and setting, pysindy's and MIOSR's stored ones beside them."""
     groups: dict[tuple[float, str], list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault((record["noise"], record["setting"]), []).append(record)
-    lines: list[dict[str, Any]] = []
+        if AICC in record:
+            groups.setdefault((record["noise"], f"{record['setting']}_{AICC}"), []).append(record[AICC])
+    lines = []
     for (noise, setting), group in groups.items():
         errors = np.array([record["e_coef"] for record in group])
         lines.append(
@@ -147,22 +180,34 @@ def summarize(records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                 "setting": setting,
                 "source": "measured",
                 "systems": len(group),
-                "median_e_coef": _short(np.median(errors)),
+                "median_e_coef": short(np.median(errors)),
                 "below_1_percent": int((errors < 0.01).sum()),
                 "below_10_percent": int((errors < 0.1).sum()),
                 "exact_supports": sum(record["missing"] + record["spurious"] == 0 for record in group),
-                "median_rmse": _short(np.median([record["rmse"] for record in group])),
+                "median_rmse": short(np.median([record["rmse"] for record in group])),
             }
         )
+    measured = {line["noise"] for line in lines}
     for (setting, noise), (median, one, ten) in STORED.items():
-        if any(noise == line["noise"] for line in lines):
+        if noise in measured:
             stored = {"median_e_coef": median, "below_1_percent": one, "below_10_percent": ten}
             head = {"figure": "kaptanoglu2023_dysts", "noise": noise, "setting": setting, "source": "stored"}
             lines.append(head | {"systems": 70} | stored)
     return lines
 
 
-def read(file: Path) -> dict[tuple[str, float, str], dict[str, Any]]:
+def figures(summaries: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """``<setting>_noise<level>_<quantity>`` for everything measured."""
+    quantities = ("median_e_coef", "below_1_percent", "below_10_percent", "exact_supports")
+    return {
+        f"{line['setting']}_noise{line['noise']:g}_{quantity}": line[quantity]
+        for line in summaries
+        if line["source"] == "measured"
+        for quantity in quantities
+    }
+
+
+def read(file: Path) -> dict[Key, dict[str, Any]]:
     """Finished records by system, noise and setting; a line cut off by a kill is left out."""
     records = {}
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
@@ -174,43 +219,19 @@ def read(file: Path) -> dict[tuple[str, float, str], dict[str, Any]]:
     return records
 
 
-def save(records: Iterable[dict[str, Any]], folder: Path) -> None:
-    """One file for each noise level and setting, a line for each system."""
+def files(records: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """File name -> lines, one file for each noise level and setting that has all systems."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault(f"{record['setting']}-noise{record['noise']:g}.jsonl", []).append(record)
-    for name, group in groups.items():
-        lines = [json.dumps(record) for record in sorted(group, key=lambda record: record["system"])]
-        write_text(folder / name, "\n".join(lines) + "\n")
-
-
-def _short(value: Any) -> float:
-    return float(f"{float(value):.4g}")
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--noise", type=float, nargs="+", default=[1.0], help="percent of the trajectory's RMS (1)")
-    parser.add_argument("--settings", nargs="+", choices=tuple(SETTINGS), default=["strong", "weak"])
-    parser.add_argument("--quick", action="store_true", help="ten systems instead of 70")
-    parser.add_argument("--jobs", type=int, default=1, help="processes (1)")
-    parser.add_argument("--tree", help="derive noise seeds from this text instead of the committed tree's hash")
-    parser.add_argument("--folder", type=Path, default=CACHE, help="where finished lines and trajectories are kept")
-    parser.add_argument("--json", action="store_true", help="JSON lines on stdout and nothing else there")
-    parser.add_argument("--save", action="store_true", help="write the lines to results/")
-    options = parser.parse_args(arguments)
-    if options.save and options.quick:
-        parser.error("--save needs all systems; leave out --quick.")
-    return options
-
-
-def _print_table(summaries: Sequence[dict[str, Any]]) -> None:
-    table = Table("noise %", "setting", "systems", "median E_coef", "< 1 %", "< 10 %", "source")
-    for line in summaries:
-        keys = ("noise", "setting", "systems", "median_e_coef", "below_1_percent", "below_10_percent", "source")
-        table.add_row(*(str(line[key]) for key in keys))
-    Console().print(table)
+    return {
+        name: "".join(json.dumps(record) + "\n" for record in sorted(group, key=lambda record: record["system"]))
+        for name, group in groups.items()
+        if len(group) == len(NAMES)
+    }
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    from sindyrl.cli import main
+
+    sys.exit(main(["reproduce", Path(__file__).parent.name, *sys.argv[1:]]))

@@ -33,6 +33,7 @@ from sindyrl.emit.notation import (
     signed_sum,
     write,
 )
+from sindyrl.emit.wrapping import wrapped
 from sindyrl.node import (
     Binary,
     Comparison,
@@ -54,7 +55,6 @@ _FUNCTION_OF = {op: op for op in ("sin", "cos", "tan", "tanh", "exp", "log", "sq
 _SIGN = {"lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _MAX_SIZE = 400  # operations in one statement
 _MAX_DEPTH = 12  # nesting in one statement; C99 promises 63 levels of parentheses
-_WIDTH = 110
 _LIMIT = 1_000_000
 
 
@@ -189,7 +189,7 @@ class _Body:
             self._statement(f"{self.target}[{index}] = ", node)
 
     def _line(self, text: str, indent: int = 4) -> None:
-        self.lines += _wrapped(" " * indent + text)
+        self.lines += wrapped(" " * indent + text)
 
     def _read_inputs(self, inputs: Sequence[str], order: Sequence[Node]) -> None:
         used = [node for node in order if isinstance(node, Variable)]
@@ -360,30 +360,3 @@ def _wishes(outputs: Mapping[str, Node], number: Number) -> dict[Node, str]:
         clipped = _clip(node, number)
         wishes.setdefault(clipped[0] if clipped else node, name)
     return wishes
-
-
-def _wrapped(line: str) -> list[str]:
-    """Break a long line before operators (or after commas), at the outermost place that fits."""
-    lines: list[str] = []
-    indent = " " * (len(line) - len(line.lstrip()) + 4)
-    while len(line) > _WIDTH:
-        cut = _break_position(line, len(indent) + 1)
-        if cut is None:
-            break
-        lines.append(line[:cut].rstrip())
-        line = indent + line[cut:].lstrip()
-    return [*lines, line]
-
-
-def _break_position(line: str, start: int) -> int | None:
-    """Index of the last break of least nesting depth that fits the width, else of the first break beyond it."""
-    depth, best, best_depth = 0, None, math.inf
-    for index, character in enumerate(line):
-        if index >= _WIDTH and best is not None:
-            break
-        depth += (character in "({[") - (character in ")}]")
-        operator = line[index : index + 3] in (" + ", " - ", " ? ", " : ")
-        comma = index > 0 and line[index - 1] == "," and character == " "
-        if index > start and (operator or comma) and depth <= best_depth:
-            best, best_depth = index, depth
-    return best

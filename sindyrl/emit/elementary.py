@@ -117,7 +117,8 @@ def _wave_body(shift: int) -> str:
     return f"""    float y;
     if ((x > -{limit}) && (x < {limit})) {{
         const float turns = x*{_c(_TURNS)};
-        const int32_t k = (int32_t)(turns + ((turns < 0.0f) ? -0.5f : 0.5f));
+        const float shifted = turns + ((turns < 0.0f) ? -0.5f : 0.5f);
+        const int32_t k = (int32_t)shifted;
         const float n = (float)k;
         const float r = ((x - n*{high}) - n*{middle}) - n*{low};
         const float z = r*r;
@@ -169,14 +170,17 @@ def _exp_core(indent: str) -> str:
     """Statements that set ``y`` to exp(w) for a float ``w`` within the limits."""
     high, low = map(_c, _LOG_2_PARTS)
     lines = f"""const float turns = w*{_c(_LOG_2_E)};
-const int32_t k = (int32_t)(turns + ((turns < 0.0f) ? -0.5f : 0.5f));
+const float shifted = turns + ((turns < 0.0f) ? -0.5f : 0.5f);
+const int32_t k = (int32_t)shifted;
 const float n = (float)k;
 const float r = (w - n*{high}) - n*{low};
-const uint32_t first = (uint32_t)(k + 256)/2u; /* k halves, so that each power of two is a normal number */
-const uint32_t second = (uint32_t)(k + 256) - first;
-union {{ uint32_t bits; float value; }} a, b;
-a.bits = (first - 1u) << 23;
-b.bits = (second - 1u) << 23;
+const uint32_t both = (uint32_t)k + 256u; /* modulo 2^32, so a negative k does no harm */
+const uint32_t first = both/2u; /* k halves, so that each power of two is a normal number */
+const uint32_t second = both - first;
+union {{ uint32_t bits; float value; }} a;
+union {{ uint32_t bits; float value; }} b;
+a.bits = (first - 1u) << 23u;
+b.bits = (second - 1u) << 23u;
 y = (1.0f + (r + (r*r)*({_horner(_EXP, "r")})))*a.value*b.value;
 """
     return "".join(f"{indent}{line}\n" for line in lines.splitlines())
@@ -264,7 +268,8 @@ def _log_body() -> str:
         union {{ uint32_t bits; float value; }} m;
         m.value = (small == 1) ? (x*8388608.0f) : x; /* 2^23 makes a denormal number normal */
         const uint32_t shifted = m.bits + {_MANTISSA_ONE - _SQRT_HALF_BITS}u;
-        const int32_t k = ((int32_t)(shifted >> 23) - 127) - 23*small;
+        const uint32_t exponent = shifted >> 23u;
+        const int32_t k = ((int32_t)exponent - 127) - 23*small;
         m.bits = (shifted & 8388607u) + {_SQRT_HALF_BITS}u;
         const float n = (float)k;
         const float f = m.value - 1.0f;

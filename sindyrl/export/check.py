@@ -105,7 +105,8 @@ def call(library: ctypes.CDLL, function: str, inputs: NDArray[Any], n_outputs: i
     address = getattr(library, function)
     address.restype, address.argtypes = None, [ctypes.c_void_p, ctypes.c_void_p]
     source = np.ascontiguousarray(inputs)
-    outputs = np.full((len(source), n_outputs), np.nan, source.dtype)
+    untouched = np.nan if source.dtype.kind == "f" else -77
+    outputs = np.full((len(source), n_outputs), untouched, source.dtype)
     for row in range(len(source)):
         address(source.ctypes.data + row * source.strides[0], outputs.ctypes.data + row * outputs.strides[0])
     return outputs
@@ -198,7 +199,7 @@ def compare_guarded(
 
 
 def compare_steps(library: ctypes.CDLL, name: str, memory: Memory, inputs: NDArray[Any], where: str) -> None:
-    """ExportError unless ``NAME_reset`` and ``NAME_step`` carry the state as calls of ``NAME_map`` do.
+    """ExportError unless ``NAME_reset`` and ``NAME_step`` carry the state as calls of ``NAME`` do.
 
     inputs : (step, state and input), of which the inputs are used
     """
@@ -210,7 +211,7 @@ def compare_steps(library: ctypes.CDLL, name: str, memory: Memory, inputs: NDArr
     reset(ctypes.c_void_p(state.ctypes.data))
     for k, row in enumerate(np.ascontiguousarray(inputs[:, n:])):
         whole = np.concatenate([expected, row])[None]
-        result = call(library, f"{name}_map", whole, n + memory.n_outputs)[0]
+        result = call(library, name, whole, n + memory.n_outputs)[0]
         out = np.full(max(memory.n_outputs, 1), np.nan, inputs.dtype)
         step(*(ctypes.c_void_p(array.ctypes.data) for array in (state, np.append(row, row.dtype.type(0.0)), out)))
         expected = result[:n]

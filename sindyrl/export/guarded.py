@@ -77,31 +77,33 @@ class Guard:
         ends = {"lower": float(limits.min), "upper": float(limits.max)}
         ranged = any(np.isfinite((*self.lower, *self.upper)))
         lines = [f"{self.prototype(name)} {{"]
+        if not inputs:
+            return "\n".join([*lines, f"    {name}(state, out);", "    return 0;", "}", ""])
         if ranged:
             for side, values in table.items():
                 written = [literal(v if np.isfinite(v) else ends[side], self.number) for v in values]
                 lines.append(f"    static const {kind} {side}[{inputs}] = {{{', '.join(written)}}};")
         safe = ", ".join(literal(value, self.number) for value in self.fallback)
         lines.append(f"    static const {kind} fallback[{outputs}] = {{{safe}}};")
-        lines.append("    int status = 0;")
-        if inputs:
+        # two sums instead of bits of one: MISRA C wants unsigned operands for | and &
+        lines.append("    int not_finite = 0;")
+        lines += ["    int outside = 0;"] if ranged else []
+        lines += [
+            f"    for (int i = 0; i < {inputs}; i++) {{",
+            "        /* the difference of a number from itself is zero, of NaN or an infinity it is NaN */",
+            f"        if (!((state[i] - state[i]) == {zero})) {{",
+            f"            not_finite = {NOT_FINITE};",
+        ]
+        if ranged:
             lines += [
-                f"    for (int i = 0; i < {inputs}; i++) {{",
-                "        /* the difference of a number from itself is zero, of NaN or an infinity it is NaN */",
-                f"        if (!((state[i] - state[i]) == {zero})) {{",
-                f"            status |= {NOT_FINITE};",
+                "        } else if ((state[i] < lower[i]) || (state[i] > upper[i])) {",
+                f"            outside = {OUTSIDE};",
+                "        } else {",
+                "            /* as it should be */",
             ]
-            if ranged:
-                lines += [
-                    "        } else if ((state[i] < lower[i]) || (state[i] > upper[i])) {",
-                    f"            status |= {OUTSIDE};",
-                    "        } else {",
-                    "            /* as it should be */",
-                ]
-            lines += ["        }", "    }"]
-        else:
-            lines.append("    (void)state;")
-        computes = "status == 0" if self.outside == "fallback" or not ranged else f"(status & {NOT_FINITE}) == 0"
+        lines += ["        }", "    }"]
+        status = "not_finite + outside" if ranged else "not_finite"
+        computes = f"({status}) == 0" if ranged and self.outside == "fallback" else "not_finite == 0"
         lines += [
             f"    if ({computes}) {{",
             f"        {name}(state, out);",
@@ -110,7 +112,7 @@ class Guard:
             "            out[i] = fallback[i];",
             "        }",
             "    }",
-            "    return status;",
+            f"    return {status};",
             "}",
             "",
         ]

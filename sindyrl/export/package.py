@@ -17,22 +17,25 @@ from numpy.typing import NDArray
 from sindyrl.backends.c import CompilerNotFound
 from sindyrl.emit.c import TYPES, Number
 from sindyrl.emit.elementary import Elementary, called_functions, own_functions
+from sindyrl.export.artifact import Artifact
 from sindyrl.export.check import Vectors, call, compare, compare_guarded, compare_steps, make_vectors, same_bits, subset
 from sindyrl.export.emulate import (
     PROCESSORS,
     EmulationUnavailable,
-    Execution,
-    Image,
     build_image,
     execute,
     has_emulator,
     require_emulator,
 )
+from sindyrl.export.fixed_export import make_fixed
+from sindyrl.export.fixed_package import FIXED, FixedPackage
 from sindyrl.export.guarded import Outside, make_guard
 from sindyrl.export.placement import place_files
+from sindyrl.export.reporting import ExportReport, figures, verification_lines
 from sindyrl.export.shaping import Shape, cheapest, operations
-from sindyrl.export.source import Package, check_package_name, implementation, make_package, short_text
+from sindyrl.export.source import Package, check_package_name, implementation, library_version, make_package, short_text
 from sindyrl.export.stateful import StatefulMap, memory_of
+from sindyrl.export.targets import TARGETS, target_files
 from sindyrl.export.toolchain import (
     Compiler,
     ExportError,
@@ -42,11 +45,9 @@ from sindyrl.export.toolchain import (
     zig_compiler,
     zig_version,
 )
-from sindyrl.export.worst_case import instruction_bound
 from sindyrl.symbolic_map import SymbolicMap
 
 Verify = Literal["emulate", "compile", "none"]
-Verified = Literal["emulated", "compiled", "none"]
 Math = Literal["own", "libm"]
 
 SELF_TEST_VECTORS = 16
@@ -56,106 +57,11 @@ _SHAPE_VECTORS = 4
 _STEPS = 50
 
 
-@dataclasses.dataclass(frozen=True)
-class ProcessorFigures:
-    """One emulated processor. Instructions are counted from function entry to return, library functions included.
-
-    instructions, instructions_min : most and fewest over the vectors      bound : most over all paths, None if unknown
-    library_instructions : the largest part of them outside the function's own source (libm, software floating point)
-    code_bytes : .text and .rodata of the source      library_bytes : what the C library's functions add
-    data_bytes : .data and .bss, static RAM      stack_bytes : deepest stack written
-    """
-
-    processor: str
-    instructions: int
-    instructions_min: int
-    bound: int | None
-    library_instructions: int
-    code_bytes: int
-    library_bytes: int
-    data_bytes: int
-    stack_bytes: int
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportReport:
-    """What was written and what was found. Figures that were not measured are None.
-
-    verified : "compiled" (and compared on this machine), "emulated" (and executed on emulated processors), or "none"
-    matches : compared and within the bound on every vector; False only if nothing was verified (a mismatch raises)
-    regrouped : whether sums of products were factored for fewer instructions; the function of the reals is the same
-    math : "own" functions brought along, "libm", or "none" if no function is called
-    max_error, error_bound, max_ulp, overflows, bitwise : see :class:`sindyrl.export.check.Agreement`
-    compilers_agree : the second compiler gave equal bits on every vector; None if there is none, or libm is involved
-    processors : figures of each emulated processor; c_bytes, library_bytes, m4_instructions and the like are those of
-        the first one, by default a Cortex-M4F
-    note : why less was verified than could be, else empty
-    """
-
-    name: str
-    number: Number
-    files: tuple[Path, ...]
-    verified: Verified
-    matches: bool
-    regrouped: bool = False
-    math: str = "none"
-    vectors: int = 0
-    max_error: float | None = None
-    error_bound: float | None = None
-    max_ulp: float | None = None
-    bitwise: bool | None = None
-    compilers_agree: bool | None = None
-    overflows: int | None = None
-    processors: tuple[ProcessorFigures, ...] = ()
-    host_compiler: str | None = None
-    cross_compiler: str | None = None
-    note: str = ""
-
-    @property
-    def c_bytes(self) -> int | None:
-        """.text and .rodata on the first processor."""
-        return self.processors[0].code_bytes if self.processors else None
-
-    @property
-    def library_bytes(self) -> int | None:
-        """What a libm adds (zig's), 0 if none is needed."""
-        return self.processors[0].library_bytes if self.processors else None
-
-    @property
-    def m4_instructions(self) -> int | None:
-        """Most per call over the vectors on the first processor."""
-        return self.processors[0].instructions if self.processors else None
-
-    @property
-    def m4_instructions_min(self) -> int | None:
-        """Fewest per call."""
-        return self.processors[0].instructions_min if self.processors else None
-
-    @property
-    def m4_library_instructions(self) -> int | None:
-        """The largest part of them spent in libm."""
-        return self.processors[0].library_instructions if self.processors else None
-
-    @property
-    def stack_bytes(self) -> int | None:
-        """Deepest stack written on the first processor."""
-        return self.processors[0].stack_bytes if self.processors else None
-
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: files become strings, the first processor's figures stand beside the table."""
-        first = ("c_bytes", "library_bytes", "m4_instructions", "m4_instructions_min", "m4_library_instructions")
-        return (
-            dataclasses.asdict(self)
-            | {"files": [str(file) for file in self.files]}
-            | {name: getattr(self, name) for name in (*first, "stack_bytes")}
-        )
-
-
 def to_c(
     map: SymbolicMap | StatefulMap,
     folder: str | os.PathLike[str],
     *,
-    number: Number = "float32",
+    number: Number | Literal["q31", "q15"] = "float32",
     name: str | None = None,
     verify: Verify | None = None,
     regroup: bool = True,
@@ -165,6 +71,7 @@ def to_c(
     undefined: Literal["refuse", "allow"] = "refuse",
     period: float | None = None,
     max_error: float | None = None,
+    package: str | None = None,
     processors: Sequence[str] = ("cortex-m4f",),
     n_vectors: int = 1000,
     rng: np.random.Generator | None = None,
@@ -175,7 +82,9 @@ def to_c(
         report.m4_instructions, report.max_error
 
     map : a closed form; or one with memory (`sindyrl.export.StatefulMap`), which becomes ``NAME_reset`` and
-        ``NAME_step`` around ``NAME_map``, whose figures are reported.
+        ``NAME_step`` around ``NAME``, whose figures are reported.
+    number : "float32", "float64", or fixed point, "q31" or "q15": integers with a scaling table in the header and a
+        proven error bound (`sindyrl.export.fixed_point`); every input needs a finite range.
     name : of function and files; by default the map's (a map called "map" becomes "closed_form").
     verify : "compile" compiles with warnings as errors and compares with the map on ``n_vectors`` random and some edge
         vectors; "emulate" also compiles with a second compiler and executes on the emulated ``processors``; "none" only
@@ -190,6 +99,8 @@ def to_c(
         inputs' ranges; "allow" says so in the header.
     period : seconds between calls, for what has a time step; said in the header.
     max_error : ExportError if the rounding-error bound, in the unit of the output, is larger anywhere.
+    package : put the files into a package for a tool or language, a name in `sindyrl.export.TARGETS` such as "arduino";
+        by default the three files alone.
     processors : names in `sindyrl.export.PROCESSORS` to execute on.
     rng : for the vectors; the default is fixed, so that equal maps give equal bytes.
 
@@ -203,8 +114,32 @@ def to_c(
     if isinstance(map, StatefulMap):
         if fallback is not None:
             raise ValueError("`to_c(fallback=...)` is for maps without memory. Got one and a StatefulMap.")
-        map, period = map.map, map.dt if period is None else period
-    _check_arguments(map, number, verify, n_vectors, processors)
+        period = map.dt if period is None else period
+        map = map.map
+    _check_arguments(map, number, verify, n_vectors, processors, package)
+    if period is not None and not 0.0 < period < np.inf:
+        raise ValueError(f"`to_c(period=...)` must be a positive number of seconds. Got {period!r}.")
+    if name is None:
+        name = "closed_form" if map.name == "map" else map.name
+    name = check_package_name(name)
+    rng = np.random.default_rng(0) if rng is None else rng
+    if number == "q31" or number == "q15":
+        if fallback is not None or stateful is not None:
+            raise ValueError(f"`to_c(fallback=...)` and maps with memory need floating point. Got number={number!r}.")
+        fixed, texts, report = make_fixed(
+            map,
+            name,
+            number,
+            verify=verify,
+            period=period,
+            max_error=max_error,
+            processors=processors,
+            n_vectors=n_vectors,
+            rng=rng,
+        )
+        nothing = np.zeros_like(fixed.expected)
+        artifact = _artifact(fixed, texts, fixed.inputs, fixed.expected, nothing, None)
+        return dataclasses.replace(report, files=_placed(artifact, package, folder))
     math = ("own" if number == "float32" else "libm") if math is None else math
     if math not in get_args(Math) or (math == "own" and number != "float32"):
         raise ValueError(f"`to_c(math=...)` must be 'libm', or 'own' with number='float32'. Got {math!r}, {number!r}.")
@@ -212,17 +147,12 @@ def to_c(
         raise ValueError(f"`to_c(undefined=...)` must be 'refuse' or 'allow'. Got {undefined!r}.")
     if undefined == "refuse":
         _refuse_undefined(map)
-    if period is not None and not 0.0 < period < np.inf:
-        raise ValueError(f"`to_c(period=...)` must be a positive number of seconds. Got {period!r}.")
-    if name is None:
-        name = "closed_form" if map.name == "map" else map.name
-    name = check_package_name(name)
     guard = None if fallback is None else make_guard(map.inputs, map.outputs, fallback, outside, number)
     own = own_functions(map.nodes) if math == "own" else {}
     shape = cheapest(map, _price(number, own, verify, processors)) if regroup else Shape(map, False, 0.0)
-    vectors = make_vectors(map, number, n_vectors, np.random.default_rng(0) if rng is None else rng, shape.form, own)
+    vectors = make_vectors(map, number, n_vectors, rng, shape.form, own)
     memory = None if stateful is None else memory_of(stateful, number)
-    package = make_package(
+    made = make_package(
         map,
         name,
         number,
@@ -234,9 +164,9 @@ def to_c(
         memory=memory,
         period=period,
     )
-    package.texts([])  # what the emitter refuses, it refuses before anything is on disk
+    made.texts([])  # what the emitter refuses, it refuses before anything is on disk
     with tempfile.TemporaryDirectory(prefix="sindyrl-", ignore_cleanup_errors=True) as hidden:
-        report = _verified(package, vectors, verify, processors, Path(hidden))
+        report = _verified(made, vectors, verify, processors, Path(hidden))
         report = dataclasses.replace(
             report, regrouped=shape.regrouped, math=math if called_functions(map.nodes) else "none"
         )
@@ -246,22 +176,56 @@ def to_c(
                 "Use float64, narrower input ranges, or a map with smaller intermediate values."
             )
         # the last gate: the very bytes that will be in place, with their own self-test
-        texts = package.texts(_verification(report))
+        texts = made.texts(verification_lines(report))
         if report.verified != "none":
-            _pass_self_test(package, host_compiler(), _written(texts, Path(hidden)))
-    return dataclasses.replace(report, files=place_files(texts, folder, argument="to_c(folder=...)"))
+            _pass_self_test(made, host_compiler(), _written(texts, Path(hidden)))
+    artifact = _artifact(made, texts, made.inputs, made.expected, made.tolerance, stateful)
+    return dataclasses.replace(report, files=_placed(artifact, package, folder))
 
 
-def _check_arguments(map: object, number: str, verify: str | None, n_vectors: int, processors: Sequence[str]) -> None:
+def _artifact(
+    made: Package | FixedPackage,
+    texts: Mapping[str, str],
+    inputs: NDArray[Any],
+    expected: NDArray[Any],
+    tolerance: NDArray[Any],
+    stateful: StatefulMap | None,
+) -> Artifact:
+    return Artifact(
+        made.name,
+        made.form,
+        made.number,
+        texts,
+        inputs,
+        expected,
+        tolerance,
+        made.period,
+        library_version(),
+        made.form.digest(),
+        () if stateful is None else tuple(signal.name for signal in stateful.states),
+        () if stateful is None else stateful.initial,
+    )
+
+
+def _placed(artifact: Artifact, package: str | None, folder: str | os.PathLike[str]) -> tuple[Path, ...]:
+    files = artifact.texts if package is None else target_files(artifact, package)
+    return place_files(files, folder, argument="to_c(folder=...)")
+
+
+def _check_arguments(
+    map: object, number: str, verify: str | None, n_vectors: int, processors: Sequence[str], package: str | None
+) -> None:
     if not isinstance(map, SymbolicMap):
         hint = " Call its `.symbolic()` first." if hasattr(map, "symbolic") else ""
         raise TypeError(f"`to_c(map=...)` must be a SymbolicMap or a StatefulMap. Got {type(map).__name__}.{hint}")
-    if number not in TYPES:
-        raise ValueError(f"`to_c(number=...)` must be one of {', '.join(TYPES)}. Got {number!r}.")
+    if number not in TYPES and number not in FIXED:
+        raise ValueError(f"`to_c(number=...)` must be one of {', '.join([*TYPES, *FIXED])}. Got {number!r}.")
     if verify is not None and verify not in get_args(Verify):
         raise ValueError(f"`to_c(verify=...)` must be one of {', '.join(get_args(Verify))} or None. Got {verify!r}.")
     if n_vectors < 1:
         raise ValueError(f"`to_c(n_vectors=...)` must be at least 1. Got {n_vectors}.")
+    if package is not None and package not in TARGETS:
+        raise ValueError(f"`to_c(package=...)` must be one of {', '.join(TARGETS)}. Got {package!r}.")
     if not processors or any(each not in PROCESSORS for each in processors):
         raise ValueError(f"`to_c(processors=...)` must be some of {', '.join(PROCESSORS)}. Got {list(processors)}.")
 
@@ -335,7 +299,7 @@ def _compiled(
     form = package.form
     library = build_library(compiler, source)
     outputs, hostile = (
-        call(library, package.function, rows, len(form.outputs)) for rows in (vectors.inputs, vectors.hostile)
+        call(library, package.name, rows, len(form.outputs)) for rows in (vectors.inputs, vectors.hostile)
     )
     where = f"The C compiled by {compiler.version}"
     agreement = compare(form, vectors, outputs, hostile, where)
@@ -359,7 +323,7 @@ def _second_compiler(package: Package, vectors: Vectors, source: Path, expected:
             shutil.copy(file, folder)
         library = build_library(zig_compiler(), folder / source.name)
         rows = np.concatenate([vectors.inputs, vectors.hostile])
-        found = call(library, package.function, rows, len(package.form.outputs))
+        found = call(library, package.name, rows, len(package.form.outputs))
     if not same_bits(found, expected).all():
         row = rows[np.argwhere(~same_bits(found, expected))[0][0]]
         raise ExportError(f"{zig_version()} and the host's compiler disagree about `{package.name}` at {row}.")
@@ -370,69 +334,17 @@ def _emulated(
     package: Package, vectors: Vectors, source: Path, processors: Sequence[str], report: ExportReport
 ) -> ExportReport:
     """Execute on each processor. Where bits are defined ``compare`` demands NumPy's, which the host gave too."""
-    figures = []
+    found = []
     for processor in processors:
-        image = build_image(source, package.function, PROCESSORS[processor])
+        image = build_image(source, package.name, PROCESSORS[processor])
         n_outputs = len(package.form.outputs)
         one_call = int(execute(image, vectors.inputs[:1], n_outputs).instructions[0])
         few = subset(vectors, max(8, min(_EMULATED_VECTORS, _EMULATED_INSTRUCTIONS // one_call)))
         execution = execute(image, np.concatenate([few.inputs, few.hostile]), n_outputs)
         regular, hostile = np.split(execution.outputs, [len(few.inputs)])
         compare(package.form, few, regular, hostile, f"The C on an emulated {image.processor.name}")
-        figures.append(_figures(image, execution))
-    return dataclasses.replace(report, verified="emulated", cross_compiler=zig_version(), processors=tuple(figures))
-
-
-def _figures(image: Image, execution: Execution) -> ProcessorFigures:
-    return ProcessorFigures(
-        processor=image.processor.name,
-        instructions=int(execution.instructions.max()),
-        instructions_min=int(execution.instructions.min()),
-        bound=instruction_bound(image),
-        library_instructions=int(execution.library_instructions.max()),
-        code_bytes=image.code_bytes,
-        library_bytes=image.library_bytes,
-        data_bytes=image.data_bytes,
-        stack_bytes=execution.stack_bytes,
-    )
-
-
-def _verification(report: ExportReport) -> list[str]:
-    """What the header says about checking."""
-    if report.verified == "none":
-        return [f"Not verified: {report.note}."]
-    kind = TYPES[report.number]
-    lines = [
-        f"Verified: compiled by {report.host_compiler} with warnings as errors; compared with the map in float64 on "
-        f"{report.vectors} vectors: largest error {report.max_error:.2g} ({report.max_ulp:.3g} ulp), "
-        f"rounding-error bound {report.error_bound:.2g}."
-    ]
-    if report.bitwise:
-        lines.append(
-            f"Every bit equals NumPy's in {kind} and in the same order, NaN, infinite and denormal inputs included."
-        )
-    if report.overflows:
-        lines.append(f"On {report.overflows} of these vectors the value is beyond {kind} although the map's is finite.")
-    if report.compilers_agree:
-        lines.append(f"{report.cross_compiler} gives the same bits on this machine.")
-    for figures in report.processors:
-        lines.append(_emulation(figures, report.cross_compiler))
-    if report.verified == "compiled" and report.note:
-        lines.append(f"Not executed on an emulated processor: {report.note.rstrip('.')}.")
-    return lines
-
-
-def _emulation(figures: ProcessorFigures, compiler: str | None) -> str:
-    fewest, most = figures.instructions_min, figures.instructions
-    count = f"{most}" if fewest == most else f"{fewest} to {most}"
-    bound = "" if figures.bound is None else f", never more than {figures.bound}"
-    library = figures.library_instructions
-    outside = f" (up to {library} of them in library functions)" if library else ""
-    return (
-        f"Executed on an emulated {figures.processor}, compiled by {compiler} -O2: {count} instructions per "
-        f"call{outside}{bound}, {figures.code_bytes} bytes of code and constants, {figures.data_bytes} of static RAM, "
-        f"{figures.stack_bytes} of stack."
-    )
+        found.append(figures(image, execution))
+    return dataclasses.replace(report, verified="emulated", cross_compiler=zig_version(), processors=tuple(found))
 
 
 def _written(texts: Mapping[str, str], folder: Path) -> tuple[Path, ...]:

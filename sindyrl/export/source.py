@@ -56,11 +56,6 @@ class Package:
     period: float | None
 
     @property
-    def function(self) -> str:
-        """The C function that is the map; around a memory it is not the one that firmware calls."""
-        return self.name if self.memory is None else f"{self.name}_map"
-
-    @property
     def file_names(self) -> tuple[str, str, str]:
         """Header, source, self-test."""
         return f"{self.name}.h", f"{self.name}.c", f"{self.name}_selftest.c"
@@ -135,7 +130,7 @@ def check_package_name(name: str) -> str:
 
 def _source(package: Package) -> str:
     head = [f"/* {MARK}. See {package.file_names[0]}. */", f'#include "{package.file_names[0]}"']
-    body = implementation(package.shipped, package.function, package.number, package.own)
+    body = implementation(package.shipped, package.name, package.number, package.own)
     guard = "" if package.guard is None else "\n" + package.guard.text(package.name)
     memory = "" if package.memory is None else "\n" + package.memory.text(package.name)
     return "\n".join(head) + "\n" + body + guard + memory
@@ -154,10 +149,10 @@ def implementation(form: SymbolicMap, name: str, number: Number, own: Mapping[st
 def _header(package: Package, verification: Sequence[str]) -> str:
     form, number = package.form, package.number
     guard = f"SINDYRL_{package.name.upper()}_H"
-    prototype = c_prototype(len(form.inputs), len(form.outputs), package.function, number=number)
+    prototype = c_prototype(len(form.inputs), len(form.outputs), package.name, number=number)
     return "\n".join(
         [
-            *_comment(_about(package, verification)),
+            *comment_block(_about(package, verification)),
             f"#ifndef {guard}",
             f"#define {guard}",
             "",
@@ -185,16 +180,16 @@ def _header(package: Package, verification: Sequence[str]) -> str:
 def _guard_declaration(package: Package) -> list[str]:
     if package.guard is None:
         return []
-    return [*_comment(package.guard.comment(package.name)), f"{package.guard.prototype(package.name)};", ""]
+    return [*comment_block(package.guard.comment(package.name)), f"{package.guard.prototype(package.name)};", ""]
 
 
 def _about(package: Package, verification: Sequence[str]) -> list[str]:
     form = package.form
     return [
-        f"{MARK} {_version()}. Change the map and export again instead of changing this file.",
+        f"{MARK} {library_version()}. Change the map and export again instead of changing this file.",
         "This generated code belongs to you, without conditions.",
         "",
-        *_formulas(form),
+        *formula_lines(form),
         "",
         *_signal_table(form),
         "",
@@ -227,12 +222,13 @@ def _regrouped(package: Package) -> list[str]:
     return lines
 
 
-def _version() -> str:
-    """Of this library. The package is loaded before its files; importing it here would turn the layers around."""
+def library_version() -> str:
+    """This library's. The package is loaded before its files; importing it here would turn the layers around."""
     return str(sys.modules["sindyrl"].__dict__["__version__"])
 
 
-def _formulas(form: SymbolicMap) -> list[str]:
+def formula_lines(form: SymbolicMap) -> list[str]:
+    """``u = ...``, a line for each output."""
     lines = []
     for signal, node in zip(form.outputs, form.nodes, strict=True):
         try:
@@ -277,10 +273,12 @@ def short_text(node: Node) -> str:
         return type(node).__name__.lower()
 
 
-def _comment(lines: Sequence[str]) -> list[str]:
+def comment_block(lines: Sequence[str]) -> list[str]:
     """A block comment. Units are free text: nothing in them may end the comment or begin another."""
     wrapped = [part for line in lines for part in _wrap(line)]
-    safe = [line.replace("*/", "* /").replace("/*", "/ *").replace("??", "? ?") for line in wrapped]
+    for ends, harmless in (("*/", "* /"), ("/*", "/ *"), ("//", "/ /"), ("??", "? ?")):
+        wrapped = [line.replace(ends, harmless) for line in wrapped]
+    safe = wrapped
     return [f"/* {safe[0]}", *(f" * {line}".rstrip() for line in safe[1:]), " */"]
 
 
@@ -309,7 +307,7 @@ def _self_test(package: Package) -> str:
             "    int failures = 0;",
             f"    for (int row = 0; row < {count}; row++) {{",
             f"        {kind} out[{m}];",
-            f"        {package.function}(states[row], out);",
+            f"        {package.name}(states[row], out);",
             f"        for (int column = 0; column < {m}; column++) {{",
             f"            const {kind} difference = out[column] - expected[row][column];",
             f"            const {kind} distance = difference < {zero} ? -difference : difference;",

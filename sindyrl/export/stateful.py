@@ -281,7 +281,7 @@ def _dot(a: Sequence[Node], b: Iterable[Node]) -> Node:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """The part of the C that remembers, around a function ``NAME_map`` of states and inputs."""
+    """The part of the C that remembers, around the function ``NAME`` of states and inputs."""
 
     number: Number
     initial: tuple[float, ...]
@@ -290,7 +290,7 @@ class Memory:
     n_outputs: int
 
     def declarations(self, name: str) -> list[str]:
-        """For the header, after that of ``NAME_map``."""
+        """For the header, after that of ``NAME``."""
         kind, states = TYPES[self.number], ", ".join(self.names)
         return [
             f"/* Memory, owned by the caller: {states}. */",
@@ -320,7 +320,7 @@ class Memory:
             f"    {kind} after[{after}];",
             *_loop(n, "before[i] = self->x[i];"),
             *(_loop(self.n_inputs, f"before[{n} + i] = in[i];") if self.n_inputs else ["    (void)in;"]),
-            f"    {name}_map(before, after);",
+            f"    {name}(before, after);",
             *_loop(n, "self->x[i] = after[i];"),
             *(_loop(self.n_outputs, f"out[i] = after[{n} + i];") if self.n_outputs else ["    (void)out;"]),
             "}",

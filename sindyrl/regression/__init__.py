@@ -8,6 +8,8 @@ from sindyrl.regression.energy import energy_preserving as energy_preserving
 from sindyrl.regression.energy import trapping_region as trapping_region
 from sindyrl.regression.ensemble import Ensemble as Ensemble
 from sindyrl.regression.gram import Gram as Gram
+from sindyrl.regression.implicit import FractionPath as FractionPath
+from sindyrl.regression.implicit import ImplicitSubset as ImplicitSubset
 from sindyrl.regression.stlsq import STLSQ as STLSQ
 from sindyrl.regression.subset import SubsetSelection as SubsetSelection
 from sindyrl.regression.weak import fit_noisy as fit_noisy

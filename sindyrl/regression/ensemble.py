@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Sequence
 from numbers import Integral
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sindyrl.regression.gram import (
     MAX_CONDITION,
     Gram,
+    PartSums,
     Problem,
     block_sums,
     deal,
@@ -32,6 +34,7 @@ __all__ = ["Ensemble", "bootstrap_counts", "fit_members"]
 
 # Parts kept for a block bootstrap. The spread over this many is known to 1 / sqrt(2 * 255) = 4 %.
 _MOST_PARTS = 256
+_SUMS = ("matrix", "moment", "energy", "n")
 
 
 def _works_on_sums(base: Any) -> bool:
@@ -125,24 +128,29 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if self.base is not None and not hasattr(self.base, "fit"):
             raise TypeError(f"`Ensemble(base=...)` must be an estimator with `fit`. Got {self.base!r}.")
 
-    def fit(self, X: Any, y: Any) -> Ensemble:
-        """Fit all members to X (n_samples, n_features) and y, (n_samples,) or (n_samples, n_targets)."""
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Ensemble:
+        """Fit all members to X (n_samples, n_features) and y, (n_samples,) or (n_samples, n_targets).
+
+        groups : (n_samples,) labels of uninterrupted recordings, such as `Dataset.episode_of_pairs`; no block of a
+            block bootstrap reaches over a change of label
+        """
         self._check_parameters()
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         targets = np.asarray(y, dtype=np.float64).reshape(len(X), -1)
         base = STLSQ() if self.base is None else self.base
         rng = _generator(self.random_state)
+        runs = _runs(groups, len(X))
         if self.bootstrap == "blocks":
             self.block_length_ = round(len(X) ** (1 / 3)) if self.block_length is None else int(self.block_length)
         if self.bootstrap == "blocks" and _works_on_sums(base):
-            blocks = block_sums(X, targets, self.block_length_)
+            blocks = _run_sums(X, targets, self.block_length_, runs)
             self._parts, self._dealt = deal(None, blocks, _MOST_PARTS), len(blocks.n)
             self.condition_ = self._parts.total().condition()
             counts = bootstrap_counts(rng, self.n_members, len(self._parts.n))
             self.columns_ = self._draw_columns(rng, X.shape[1])
-            coef, self.converged_ = _fit_problems(base, self._block_problems(X, targets, counts), self.columns_)
+            coef, self.converged_ = _fit_problems(base, self._block_problems(X, targets, counts, runs), self.columns_)
         else:
-            weights = self._row_weights(rng, len(X))
+            weights = self._row_weights(rng, len(X), runs)
             self.condition_ = Gram.from_rows(X, targets).condition()
             self.columns_ = self._draw_columns(rng, X.shape[1])
             coef, self.converged_ = fit_members(base, X, targets, weights, self.columns_)
@@ -151,12 +159,12 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self
 
     @available_if(_is_streaming)
-    def partial_fit(self, X: Any, y: Any) -> Ensemble:
+    def partial_fit(self, X: Any, y: Any, groups: Any = None) -> Ensemble:
         """Take up further rows, after those of all calls so far and of `fit`, and refit every member.
 
         For ``bootstrap="blocks"`` and a base that runs on Gram sums.  Blocks end with a call.  If every call brings
         whole blocks the result is that of `fit` to all rows, to rounding.  Time and memory do not depend on the rows
-        before; all members are refitted at each call, so a call should bring many rows.
+        before; all members are refitted at each call, so a call should bring many rows.  groups as in `fit`.
         """
         self._check_parameters()
         before = getattr(self, "_parts", None)
@@ -166,7 +174,7 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if before is None:
             self.block_length_ = round(len(X) ** (1 / 3)) if self.block_length is None else int(self.block_length)
             self._dealt = 0
-        blocks = block_sums(X, targets, self.block_length_)
+        blocks = _run_sums(X, targets, self.block_length_, _runs(groups, len(X)))
         self._parts = deal(before, blocks, _MOST_PARTS, self._dealt)
         self._dealt += len(blocks.n)
         total = self._parts.total()
@@ -198,20 +206,26 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
             offered[rng.choice(n_features, self.drop_columns, replace=False)] = False
         return columns
 
-    def _row_weights(self, rng: np.random.Generator, n: int) -> np.ndarray:
+    def _row_weights(self, rng: np.random.Generator, n: int, runs: Sequence[slice]) -> np.ndarray:
         if self.bootstrap is None:
             return np.ones((self.n_members, n))
         if self.bootstrap == "rows":
             return bootstrap_counts(rng, self.n_members, n)
-        part = np.arange(n) // self.block_length_ % _MOST_PARTS
+        part, begun = np.empty(n, dtype=int), 0
+        for run in runs:
+            part[run] = begun + np.arange(run.stop - run.start) // self.block_length_
+            begun = part[run.stop - 1] + 1
+        part %= _MOST_PARTS
         return bootstrap_counts(rng, self.n_members, int(part.max()) + 1)[:, part]
 
-    def _block_problems(self, theta: np.ndarray, y: np.ndarray, counts: np.ndarray) -> Sequence[Problem]:
+    def _block_problems(
+        self, theta: np.ndarray, y: np.ndarray, counts: np.ndarray, runs: Sequence[slice]
+    ) -> Sequence[Problem]:
         if self.condition_ <= MAX_CONDITION / 10:
             return self._parts.combine(counts)
         # As in `weighted_factors`: sums over orthonormal columns lose no digits.
         q, r = np.linalg.qr(theta)
-        parts = deal(None, block_sums(q, y, self.block_length_), _MOST_PARTS)
+        parts = deal(None, _run_sums(q, y, self.block_length_, runs), _MOST_PARTS)
         return orthogonal_factors(parts.combine(counts), r)
 
     def _aggregate(self, coef: np.ndarray, flat: bool) -> np.ndarray:
@@ -244,6 +258,25 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return np.asarray(X @ self.aggregate_coef_.T)
+
+
+def _runs(groups: Any, n: int) -> list[slice]:
+    """Runs of consecutive rows with one label."""
+    if groups is None:
+        return [slice(0, n)]
+    labels = np.asarray(groups)
+    if labels.shape != (n,):
+        raise ValueError(f"`Ensemble.fit(groups=...)` must have shape ({n},), one label a row. Got {labels.shape}.")
+    edges = [0, *(np.flatnonzero(labels[1:] != labels[:-1]) + 1).tolist(), n]
+    return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
+
+
+def _run_sums(theta: np.ndarray, y: np.ndarray, length: int, runs: Sequence[slice]) -> PartSums:
+    """Gram sums of blocks of ``length`` rows; the last block of a run may be shorter."""
+    sums = [block_sums(theta[run], y[run], length) for run in runs]
+    if len(sums) == 1:
+        return sums[0]
+    return PartSums(*(np.concatenate([getattr(each, name) for each in sums]) for name in _SUMS))
 
 
 def bootstrap_counts(rng: np.random.Generator, n_members: int, n_rows: int) -> np.ndarray:

@@ -37,7 +37,7 @@ _RELATIVE_GAIN = 1e-9  # an exchange must lower the residual by more than roundi
 class SubsetPath:
     """The best supports found for one target, by size.
 
-    supports : for size 1, 2, ...: column indices, ascending
+    supports : for each size, from ``min_terms`` on: column indices, ascending
     errors : (size, fold) squared cross-validation error relative to the fold's target energy
     chosen : index into ``supports``
     """
@@ -147,6 +147,9 @@ class SubsetSelection(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Most columns per target.
     folds : int, default 5
         Contiguous blocks of rows, each predicted from the others.
+    min_terms : int, default 1
+        Fewest columns per target, 0 or 1. With 0 the empty equation takes part in the choice of the size, and a target
+        that no column predicts gets none.
 
     Attributes
     ----------
@@ -158,9 +161,10 @@ class SubsetSelection(MultiOutputMixin, RegressorMixin, BaseEstimator):
     Raises ValueError for wrong parameters, NaN or infinity.
     """
 
-    def __init__(self, max_terms: int = 5, folds: int = 5) -> None:
+    def __init__(self, max_terms: int = 5, folds: int = 5, min_terms: int = 1) -> None:
         self.max_terms = max_terms
         self.folds = folds
+        self.min_terms = min_terms
 
     def fit(self, X: np.ndarray, y: np.ndarray) -> SubsetSelection:
         self._check_parameters()
@@ -193,6 +197,8 @@ class SubsetSelection(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 raise ValueError(
                     f"`SubsetSelection({name}=...)` must be an integer of at least {least}. Got {value!r}."
                 )
+        if isinstance(self.min_terms, bool) or self.min_terms not in (0, 1):
+            raise ValueError(f"`SubsetSelection(min_terms=...)` must be 0 or 1. Got {self.min_terms!r}.")
 
     def _path(
         self,
@@ -216,6 +222,9 @@ class SubsetSelection(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 support = trained[min(size, len(trained) - 1)] if trained else ()
                 w = _refit(theta[rest], targets[rest, target], support)
                 errors[size, fold] = np.mean((targets[block, target] - theta[block] @ w) ** 2) / scale
+        if self.min_terms == 0:
+            empty = [np.mean(targets[block, target] ** 2) / scale for block in blocks]
+            supports, errors = ((), *supports), np.vstack([empty, errors])
         return SubsetPath(supports, errors, paired_choice(errors))
 
 

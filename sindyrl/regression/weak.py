@@ -30,7 +30,7 @@ from sindyrl.trajectory import Dataset, Trajectory
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["MeasuredRows", "NoisyFit", "fit_noisy", "strong_rows", "weak_form", "weak_rows", "whitened"]
+__all__ = ["MeasuredRows", "NoisyFit", "few_terms", "fit_noisy", "strong_rows", "weak_form", "weak_rows", "whitened"]
 
 _DEFAULT_WIDTH = 20  # mean steps
 _SMOOTHING_ORDER = 4
@@ -142,23 +142,42 @@ def strong_rows(data: Dataset | Trajectory, library: LibrarySpec | Library, *, e
     return rows
 
 
-def fit_noisy(rows: Sequence[MeasuredRows], library: Library, *, max_terms: int = 15, rounds: int = 6) -> NoisyFit:
+def fit_noisy(
+    rows: Sequence[MeasuredRows],
+    library: Library,
+    *,
+    max_terms: int = 15,
+    rounds: int = 6,
+    targets: Sequence[int] | None = None,
+) -> NoisyFit:
     """Few terms per target by best subsets of whitened rows, the size by the extended Bayesian information criterion.
 
     Every round whitens with the covariance of the last round's model; the first round has none and takes rows as they
     are, with the criterion's sample size divided by their overlap.
+
+    targets : the states whose rates are wanted, by default all; the others get no term
     """
     theta, y = np.concatenate([part.theta for part in rows]), np.concatenate([part.y for part in rows])
-    found = [_select(theta, y[:, i], max_terms, _overlap(rows), _PRICES[0]) for i in range(y.shape[1])]
-    coef = np.array([one for one, _ in found])
+    wanted = range(y.shape[1]) if targets is None else targets
+    coef, criterion = np.zeros((y.shape[1], theta.shape[1])), np.zeros(y.shape[1])
+    for i in wanted:
+        coef[i], criterion[i] = _select(theta, y[:, i], max_terms, _overlap(rows), _PRICES[0])
     done, settled = 0, False
     while done < rounds and not settled:
-        done, previous = done + 1, coef
+        done, previous = done + 1, coef.copy()
         price = _PRICES[min(done, len(_PRICES) - 1)]
-        found = [_select(*whitened(rows, library, coef, i), max_terms, 1.0, price) for i in range(y.shape[1])]
-        coef = np.array([one for one, _ in found])
+        for i in wanted:
+            coef[i], criterion[i] = _select(*whitened(rows, library, previous, i), max_terms, 1.0, price)
         settled = price == 1.0 and bool(np.abs(coef - previous).max() <= 1e-6 * np.abs(coef).max())
-    return NoisyFit(coef, np.array([value for _, value in found]), done)
+    return NoisyFit(coef, criterion, done)
+
+
+def few_terms(theta: np.ndarray, y: np.ndarray, max_terms: int) -> np.ndarray:
+    """Coefficients (feature,) of the subset with the least extended BIC, for independent rows; possibly none.
+
+    theta : (row, feature)   y : (row,)   max_terms : most nonzero coefficients
+    """
+    return _select(theta, y, max_terms, overlap=1.0)[0]
 
 
 def whitened(
