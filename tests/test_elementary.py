@@ -134,30 +134,33 @@ def test_a_sine_of_our_own_takes_few_instructions(tmp_path):
 
 @pytest.mark.slow
 def test_the_stated_errors_hold_over_every_float32_there_is(tmp_path):
-    """4.3 billion arguments for each function, against the double functions of this machine's libm."""
+    """Against the double functions of this machine's libm. sin and tanh are odd and cos is even, in the code as well,
+    so one sign will do; beyond the ends of each domain the functions are constant."""
+    last = {"sin": ANGLE, "cos": ANGLE, "tanh": 9.5, "exp": 105.0, "log": 3.4028235e38}
     lines = ["#include <math.h>", "#include <stdint.h>", "#include <stdio.h>", "#include <string.h>"]
     lines += [entry.c_text(f"own_{op}") for op, entry in ELEMENTARY.items()]
     lines += ["int main(void) {"]
     for op, entry in ELEMENTARY.items():
-        low, high = DOMAIN.get(op, (-np.inf, np.inf))
-        inside = f"((double)x > {low!r}) && ((double)x < {high!r})".replace("-inf", "-HUGE_VAL").replace(
-            "inf", "HUGE_VAL"
-        )
+        end = int(np.float32(last[op]).view(np.uint32)) + (op == "log")
+        signs = "x = -x" if op == "exp" else "break"
         lines.append(
             f"""    {{
         double worst = 0.0;
-        for (uint64_t i = 0; i < 4294967296ull; i++) {{
-            const uint32_t bits = (uint32_t)i;
+        for (uint32_t bits = 1; bits < {end}u; bits++) {{
             float x;
             memcpy(&x, &bits, 4);
-            if (!(x - x == 0.0f) || !({inside})) {{ continue; }}
-            const double truth = {op}((double)x);
-            const float nearest = (float)truth, y = own_{op}(x);
-            if (nearest == y) {{ continue; }}
-            if (!(fabsf(nearest) < HUGE_VALF) || !(y - y == 0.0f)) {{ worst = HUGE_VAL; continue; }}
-            const float next = nextafterf(fabsf(nearest), HUGE_VALF);
-            const double ulp = (double)next - fabs((double)nearest), error = fabs((double)y - truth) - {entry.floor!r};
-            if (error > worst*ulp) {{ worst = error/ulp; }}
+            for (int sign = 0; sign < 2; sign++) {{
+                const double truth = {op}((double)x);
+                const float nearest = (float)truth, y = own_{op}(x);
+                if (nearest != y) {{
+                    if (!(fabsf(nearest) < HUGE_VALF) || !(y - y == 0.0f)) {{ worst = HUGE_VAL; }}
+                    const float next = nextafterf(fabsf(nearest), HUGE_VALF);
+                    const double ulp = (double)next - fabs((double)nearest);
+                    const double error = fabs((double)y - truth) - {entry.floor!r};
+                    if (error > worst*ulp) {{ worst = error/ulp; }}
+                }}
+                {signs};
+            }}
         }}
         printf("{op} %.6f\\n", worst);
     }}"""

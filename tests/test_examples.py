@@ -25,6 +25,7 @@ OWN_TEST = {  # below
     "04_model_and_planner",
     "06_online_identification",
     "08_rational_dynamics",
+    "09_firmware_for_a_policy",
 }
 
 needs_compiler = pytest.mark.skipif(
@@ -126,3 +127,12 @@ def test_rational_dynamics(tmp_path):
     text = run("08_rational_dynamics.py", tmp_path)
     assert "terms that were not planted: 0" in text
     assert float(re.findall(r"(\d\.\d+) %", text)[-1]) < 2.0
+
+
+@needs_compiler
+def test_firmware_for_a_policy(tmp_path):
+    text = run("09_firmware_for_a_policy.py", tmp_path)
+    assert "same bits as in NumPy: True" in text
+    assert "fixed point within its proven bound: True" in text
+    assert "library.properties" in text
+    assert (tmp_path / "firmware" / "q31" / "swing_up.c").exists()

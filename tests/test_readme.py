@@ -16,9 +16,11 @@ import pytest
 import tyro
 
 import sindyrl
+from sindyrl.bench_command import benchmarks
 from sindyrl.cli import Command
 from sindyrl.learn import policy_search
 from sindyrl.loading import check_fit, load_task
+from sindyrl.reproduce_command import reproductions
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -293,7 +295,16 @@ def test_the_demonstration_prints_what_is_shown(tmp_path):
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("sindyrl ")])
 def test_a_sindyrl_command_has_these_options(command):
-    tyro.cli(Command, args=shlex.split(command)[1:], prog="sindyrl")
+    words = shlex.split(command)[1:]
+    if words[0] not in ("bench", "reproduce"):
+        tyro.cli(Command, args=words, prog="sindyrl")
+        return
+    found = {"bench": benchmarks, "reproduce": reproductions}[words[0]](ROOT)
+    assert words[1] in found
+    if options := [word for word in words[2:] if word.startswith("--")]:
+        module = found[words[1]][0] if words[0] == "bench" else f"paper_reproductions.{words[1]}.run"
+        shown = python("-m", module, "--help", cwd=ROOT).stdout
+        assert all(option in shown for option in options)
 
 
 @pytest.mark.parametrize("command", [line for line in commands() if line.startswith("make ")])
