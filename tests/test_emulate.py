@@ -69,7 +69,16 @@ def test_floating_point_instructions_fault_where_there_is_no_fpu(tmp_path, proce
         execute(image, POINTS, 1, PROCESSORS[processor])
 
 
-@pytest.mark.parametrize("processor", ["cortex-m0", "cortex-m3"])
+def test_rv32_returns_the_same_bits_and_faults_without_an_fpu(tmp_path):
+    image = built(tmp_path, CUBIC, "cubic", "rv32imafc")
+    execution = execute(image, POINTS, 1)
+    assert np.array_equal(execution.outputs, cubic_in_numpy(POINTS))
+    assert 10 < execution.instructions.min() <= execution.instructions.max() < 40
+    with pytest.raises(ProcessorFault, match=r"rv32imc.*no floating-point unit"):
+        execute(image, POINTS, 1, PROCESSORS["rv32imc"])
+
+
+@pytest.mark.parametrize("processor", ["cortex-m0", "cortex-m3", "rv32imc"])
 def test_software_arithmetic_returns_the_same_bits_for_more_instructions(tmp_path, processor):
     execution = execute(built(tmp_path, CUBIC, "cubic", processor), POINTS, 1)
     assert np.array_equal(execution.outputs, cubic_in_numpy(POINTS))

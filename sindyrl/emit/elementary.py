@@ -132,7 +132,7 @@ def _wave_body(shift: int) -> str:
             y = -y;
         }}
     }} else {{
-        y = (x - x)/(x - x); /* NaN */
+        y = 0.0f/(x - x); /* NaN */
     }}
 """
 
@@ -280,7 +280,7 @@ def _log_body() -> str:
         y = -1.0f/(x*x); /* minus infinity */
     }} else {{
         /* NaN below zero, else infinite or NaN as x */
-        y = (x < 0.0f) ? ((x - x)/(x - x)) : x;
+        y = (x < 0.0f) ? (0.0f/(x - x)) : x;
     }}
 """
 

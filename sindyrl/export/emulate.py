@@ -35,7 +35,7 @@ class Processor:
     """What to compile for and what to execute on.
 
     cpu : zig's name. The FPU feature has to be named, or arithmetic goes soft without a word.
-    model : unicorn's name of the same core, which decides which instructions exist.
+    model : unicorn's name of the same core, which decides which instructions exist. riscv : RV32 instead of ARM Thumb
     """
 
     name: str
@@ -43,6 +43,14 @@ class Processor:
     cpu: str
     model: str
     has_fpu: bool
+    riscv: bool = False
+
+    @property
+    def target(self) -> list[str]:
+        """Options of zig's compiler that select this processor."""
+        # zig derives the ABI of ARM from the triple; for RISC-V it has to be told
+        abi = ["-mabi=ilp32f" if self.has_fpu else "-mabi=ilp32"] if self.riscv else []
+        return ["-target", self.triple, f"-mcpu={self.cpu}", *abi]
 
 
 PROCESSORS = {
@@ -55,6 +63,23 @@ PROCESSORS = {
         ),
         Processor(
             "cortex-m7", "thumb-freestanding-eabihf", "cortex_m7+fp_armv8d16sp", "UC_CPU_ARM_CORTEX_M7", has_fpu=True
+        ),
+        # such as the ESP32-C3, and the same with a floating-point unit
+        Processor(
+            name="rv32imc",
+            triple="riscv32-freestanding",
+            cpu="generic_rv32+m+c",
+            model="UC_CPU_RISCV32_SIFIVE_E31",
+            has_fpu=False,
+            riscv=True,
+        ),
+        Processor(
+            name="rv32imafc",
+            triple="riscv32-freestanding",
+            cpu="generic_rv32+m+a+f+c",
+            model="UC_CPU_RISCV32_SIFIVE_U34",
+            has_fpu=True,
+            riscv=True,
         ),
     )
 }
@@ -132,8 +157,8 @@ def build_image(source: Path, function: str, processor: Processor = PROCESSORS["
         compiled = _compile(source.resolve(), processor, folder)
         missing = _undefined(compiled)
         libraries = _libraries(missing, processor, folder)
-        target = ["-target", processor.triple, f"-mcpu={processor.cpu}"]
-        link = ["cc", *target, "-O2", "-g0", compiled.name, *libraries, f"-Wl,--entry={function}", "-o", "image.elf"]
+        link = ["cc", *processor.target, "-O2", "-g0", compiled.name, *libraries]
+        link += [f"-Wl,--entry={function}", "-o", "image.elf"]
         try:
             zig(link, folder)
         except ExportError as error:
@@ -165,16 +190,27 @@ class _Machine:
 
     def __init__(self, image: Image, processor: Processor) -> None:
         import unicorn
-        from unicorn import arm_const
+        from unicorn import arm_const, riscv_const
 
-        self.image, self.processor, self.registers = image, processor, arm_const
+        self.image, self.processor = image, processor
         # UC_MODE_MCLASS would select unicorn's largest M core whatever model is asked for, and an "M0" would run
         # floating point. UC_MODE_THUMB alone honors the model.
-        self.engine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
-        self.engine.ctl_set_cpu_model(getattr(arm_const, processor.model))
+        if processor.riscv:
+            names: Any = riscv_const
+            prefix, used = "UC_RISCV_REG_", ("A0", "A1", "SP", "RA", "PC")
+            self.engine = unicorn.Uc(unicorn.UC_ARCH_RISCV, unicorn.UC_MODE_RISCV32)
+        else:
+            names = arm_const
+            prefix, used = "UC_ARM_REG_", ("R0", "R1", "SP", "LR", "PC")
+            self.engine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
+        self.source, self.target, self.stack, self.link, self.at = (getattr(names, prefix + each) for each in used)
+        self.thumb = 0 if processor.riscv else 1
+        self.engine.ctl_set_cpu_model(getattr(names, processor.model))
         self._load()
-        if processor.has_fpu:
-            # as startup code does: access to coprocessors 10 and 11 in CPACR, then the enable bit
+        # as startup code does
+        if processor.has_fpu and processor.riscv:  # the FS field of mstatus
+            self.engine.reg_write(riscv_const.UC_RISCV_REG_MSTATUS, 3 << 13)
+        elif processor.has_fpu:  # access to coprocessors 10 and 11 in CPACR, then the enable bit
             self.engine.reg_write(arm_const.UC_ARM_REG_C1_C0_2, 0xF << 20)
             self.engine.reg_write(arm_const.UC_ARM_REG_FPEXC, 1 << 30)
         self.total = self.own = 0
@@ -201,24 +237,24 @@ class _Machine:
 
     def call(self, inputs: bytes, output_bytes: int) -> tuple[bytes, int, int]:
         """Returned bytes, instructions, and those outside the function's own code."""
-        write, names = self.engine.reg_write, self.registers
+        write = self.engine.reg_write
         self.engine.mem_write(_INPUTS, inputs)
-        write(names.UC_ARM_REG_R0, _INPUTS)
-        write(names.UC_ARM_REG_R1, _OUTPUTS)
-        write(names.UC_ARM_REG_SP, STACK_TOP)
-        write(names.UC_ARM_REG_LR, _RETURN | 1)
+        write(self.source, _INPUTS)
+        write(self.target, _OUTPUTS)
+        write(self.stack, STACK_TOP)
+        write(self.link, _RETURN | self.thumb)
         self.total = self.own = 0
         try:
-            self.engine.emu_start(self.image.entry | 1, _RETURN, timeout=_CALL_MICROSECONDS)
+            self.engine.emu_start(self.image.entry | self.thumb, _RETURN, timeout=_CALL_MICROSECONDS)
         except self.fault_type as error:
             raise ProcessorFault(self._fault(str(error))) from error
-        at = self.engine.reg_read(names.UC_ARM_REG_PC)
+        at = self.engine.reg_read(self.at)
         if at != _RETURN:
             raise ProcessorFault(f"`{self.image.function}` had not returned after 20 s; it was at {at:#x}.")
         return bytes(self.engine.mem_read(_OUTPUTS, output_bytes)), self.total, self.total - self.own
 
     def _fault(self, reason: str) -> str:
-        at = self.engine.reg_read(self.registers.UC_ARM_REG_PC)
+        at = self.engine.reg_read(self.at)
         text = f"`{self.image.function}` stopped on {self.processor.name} at {at:#x}: {reason}."
         if self.image.processor.has_fpu and not self.processor.has_fpu:
             text += (
@@ -237,8 +273,7 @@ def _compile(source: Path, processor: Processor, folder: Path) -> Path:
     # Not -ffreestanding: it would turn sqrtf and fabsf, single instructions here, into calls. -fno-math-errno likewise.
     flags = [*ARITHMETIC, "-fno-math-errno", "-fomit-frame-pointer", "-g0"]
     flags += ["-fno-unwind-tables", "-fno-asynchronous-unwind-tables"]
-    target = ["-target", processor.triple, f"-mcpu={processor.cpu}"]
-    zig(["cc", *target, *flags, "-isystem", folder, "-c", source, "-o", "function.o"], folder)
+    zig(["cc", *processor.target, *flags, "-isystem", folder, "-c", source, "-o", "function.o"], folder)
     return folder / "function.o"
 
 

@@ -28,12 +28,14 @@ Known = tuple[tuple[int, Any], ...]  # (register, its value), of those that are 
 def instruction_bound(image: Image) -> int | None:
     """Most instructions of one call, function entry to return, called functions included.
 
-    None if capstone is not installed, or there is a loop whose number of rounds depends on data (floating point in
-    software has such), a recursion, or a jump to a computed address.
+    None if capstone is not installed or the processor is no ARM; and if there is a loop whose number of rounds depends
+    on data (floating point in software has such), a recursion, or a jump to a computed address.
     """
     try:
         import capstone  # noqa: F401
     except ImportError:
+        return None
+    if image.processor.riscv:
         return None
     try:
         return _Walk(_Code(image.elf)).bound(image.entry)
@@ -213,7 +215,7 @@ class _Walk:
         after = {key: value for key, value in values.items() if key not in step.writes}
         if not step.predicated:
             after |= _constants(self.code.arm, step, values)
-        for target, possible in [*((target, taken is True) for target in step.targets),
+        for target, possible in [*((target, taken is not False) for target in step.targets),
                                  (step.following, step.falls and (not step.targets or taken is not True))]:  # fmt: skip
             if possible:
                 yield target, tuple(sorted((key, after[key]) for key in needed[target] if key in after))
