@@ -270,7 +270,7 @@ class _Machine:
 
 def _compile(source: Path, processor: Processor, folder: Path) -> Path:
     (folder / "math.h").write_text(_MATH_H, encoding="ascii")
-    # Not -ffreestanding: it would turn sqrtf and fabsf, single instructions here, into calls. -fno-math-errno likewise.
+    # -fno-math-errno: sqrtf is an instruction here, and errno would need a call.
     flags = [*ARITHMETIC, "-fno-math-errno", "-fomit-frame-pointer", "-g0"]
     flags += ["-fno-unwind-tables", "-fno-asynchronous-unwind-tables"]
     zig(["cc", *processor.target, *flags, "-isystem", folder, "-c", source, "-o", "function.o"], folder)
@@ -325,6 +325,8 @@ _MATH_H = "\n".join(
     ["/* prototypes for a target without a C library */"]
     + [f"{t} {name}{suffix}({t});" for t, suffix in (("float", "f"), ("double", "")) for name in
        ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt", "fabs")]
+    # zig compiles for these targets as freestanding, where the names alone would be calls and not instructions
+    + [f"#define {name}(x) __builtin_{name}(x)" for name in ("sqrtf", "sqrt", "fabsf", "fabs")]
     + [""]
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from sindyrl.export.toolchain import (
     build_library,
     host_compiler,
     run_self_test,
+    write_texts,
     zig_compiler,
     zig_version,
 )
@@ -67,7 +68,7 @@ def make_fixed(
         report = _verified(package, vectors, verify, processors, folder)
         texts = package.texts(verification_lines(report))
         if report.verified != "none":
-            code = run_self_test(host_compiler(), _written(texts, folder)[1:], package.self_test_macro)
+            code = run_self_test(host_compiler(), write_texts(texts, folder)[1:], package.self_test_macro)
             if code != 0:
                 raise ExportError(f"The self-test of `{name}` ended with exit code {code} on this machine.")
     return package, texts, report
@@ -88,7 +89,7 @@ def _verified(
             raise
         warnings.warn(f"The exported C was not verified. {error}", stacklevel=5)
         return dataclasses.replace(report, note="there was no C compiler on the exporting machine")
-    source = _written(package.texts(["Being verified."]), folder)[1]
+    source = write_texts(package.texts(["Being verified."]), folder)[1]
     _compiled(package, vectors, compiler, folder)
     report = dataclasses.replace(
         report,
@@ -117,7 +118,7 @@ def _verified(
 
 def _compiled(package: FixedPackage, vectors: FixedVectors, compiler: Compiler, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    library = build_library(compiler, _written(package.texts(["Being verified."]), folder)[1])
+    library = build_library(compiler, write_texts(package.texts(["Being verified."]), folder)[1])
     found = call(library, package.name, vectors.inputs, vectors.expected.shape[1])
     _same(package, vectors.inputs, found, vectors.expected, f"The C compiled by {compiler.version}")
 
@@ -138,10 +139,3 @@ def _same(package: FixedPackage, inputs: NDArray[Any], found: NDArray[Any], expe
             f"{where} returns {found[row]} for `{package.form.name}` at {inputs[row]}, where the same integer "
             f"arithmetic gives {expected[row]}."
         )
-
-
-def _written(texts: Mapping[str, str], folder: Path) -> tuple[Path, ...]:
-    paths = tuple(folder / name for name in texts)
-    for path, text in zip(paths, texts.values(), strict=True):
-        path.write_text(text, encoding="utf-8", newline="\n")
-    return paths

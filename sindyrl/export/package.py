@@ -42,6 +42,7 @@ from sindyrl.export.toolchain import (
     build_library,
     host_compiler,
     run_self_test,
+    write_texts,
     zig_compiler,
     zig_version,
 )
@@ -178,7 +179,7 @@ def to_c(
         # the last gate: the very bytes that will be in place, with their own self-test
         texts = made.texts(verification_lines(report))
         if report.verified != "none":
-            _pass_self_test(made, host_compiler(), _written(texts, Path(hidden)))
+            _pass_self_test(made, host_compiler(), write_texts(texts, Path(hidden)))
     artifact = _artifact(made, texts, made.inputs, made.expected, made.tolerance, stateful)
     return dataclasses.replace(report, files=_placed(artifact, package, folder))
 
@@ -280,7 +281,7 @@ def _verified(
             raise
         warnings.warn(f"The exported C was not verified. {error}", stacklevel=4)
         return dataclasses.replace(report, note="there was no C compiler on the exporting machine")
-    source = _written(package.texts(["Being verified."]), hidden)[1]
+    source = write_texts(package.texts(["Being verified."]), hidden)[1]
     report, outputs = _compiled(package, vectors, compiler, source, report)
     if verify == "compile":
         return report
@@ -345,13 +346,6 @@ def _emulated(
         compare(package.form, few, regular, hostile, f"The C on an emulated {image.processor.name}")
         found.append(figures(image, execution))
     return dataclasses.replace(report, verified="emulated", cross_compiler=zig_version(), processors=tuple(found))
-
-
-def _written(texts: Mapping[str, str], folder: Path) -> tuple[Path, ...]:
-    paths = tuple(folder / name for name in texts)
-    for path, text in zip(paths, texts.values(), strict=True):
-        path.write_text(text, encoding="utf-8", newline="\n")
-    return paths
 
 
 def _pass_self_test(package: Package, compiler: Compiler, paths: tuple[Path, ...]) -> None:

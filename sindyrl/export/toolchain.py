@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sindyrl.backends.c import CompilerNotFound, find_compiler
@@ -84,6 +84,14 @@ def build_library(compiler: Compiler, source: Path) -> ctypes.CDLL:
             f"The compiled check could not be loaded: {error}. If the target folder is on a drive mounted `noexec`, "
             "export to another folder and copy the files."
         ) from error
+
+
+def write_texts(texts: Mapping[str, str], folder: Path) -> tuple[Path, ...]:
+    """Name -> text into a folder that a compiler will read, in order."""
+    paths = tuple(folder / name for name in texts)
+    for path, text in zip(paths, texts.values(), strict=True):
+        path.write_text(text, encoding="utf-8", newline="\n")
+    return paths
 
 
 def run_self_test(compiler: Compiler, sources: Sequence[Path], macro: str) -> int:
