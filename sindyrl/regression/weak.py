@@ -39,9 +39,10 @@ _UNDERSMOOTHING = (
 )
 _NUGGET = 1e-8  # of the mean variance: overlapping test functions are close to dependent
 _INDEPENDENT = 1e-10  # of the largest pivot: below, a unit column is a combination of others
-# Of a term, in the first rounds: a model with a term too few gives a useful covariance, one with many wrong terms has
-# steep slopes that explain any residual, and stays as it is.
-_PRICES = (8.0, 4.0, 2.0, 1.0)
+# Of a term, round by round. A model with a term too few gives a useful covariance; one with many wrong terms has steep
+# slopes that explain any residual, and stays as it is. So the path begins with few terms, and every model on it is
+# judged by the covariance that it implies itself.
+_PRICES = (32.0, 16.0, 8.0, 4.0, 2.0, 1.0)
 _BEAM = 150  # supports kept for each size
 _RIDGE = 1e-12  # on unit columns: keeps exactly dependent ones apart
 _STEP = 1e-4  # of a state's spread, for derivatives of the library
@@ -147,29 +148,41 @@ def fit_noisy(
     library: Library,
     *,
     max_terms: int = 15,
-    rounds: int = 6,
+    rounds: int = 3,
     targets: Sequence[int] | None = None,
 ) -> NoisyFit:
     """Few terms per target by best subsets of whitened rows, the size by the extended Bayesian information criterion.
 
-    Every round whitens with the covariance of the last round's model; the first round has none and takes rows as they
-    are, with the criterion's sample size divided by their overlap.
+    Every round whitens with the covariance of the last round's model and lowers the price of a term, down to that of
+    the criterion; the first one has no model and takes rows as they are, with the criterion's sample size divided by
+    their overlap. Returned is the model of the path whose residuals, whitened by its *own* covariance, have the least
+    criterion: the last one need not be it, because wrong terms in one round explain away the noise of the next.
 
-    targets : the states whose rates are wanted, by default all; the others get no term
+    rounds : most rounds at the last price      targets : the states whose rates are wanted; the others get no term
     """
     theta, y = np.concatenate([part.theta for part in rows]), np.concatenate([part.y for part in rows])
-    wanted = range(y.shape[1]) if targets is None else targets
-    coef, criterion = np.zeros((y.shape[1], theta.shape[1])), np.zeros(y.shape[1])
-    for i in wanted:
-        coef[i], criterion[i] = _select(theta, y[:, i], max_terms, _overlap(rows), _PRICES[0])
-    done, settled = 0, False
-    while done < rounds and not settled:
-        done, previous = done + 1, coef.copy()
-        price = _PRICES[min(done, len(_PRICES) - 1)]
-        for i in wanted:
-            coef[i], criterion[i] = _select(*whitened(rows, library, previous, i), max_terms, 1.0, price)
-        settled = price == 1.0 and bool(np.abs(coef - previous).max() <= 1e-6 * np.abs(coef).max())
-    return NoisyFit(coef, criterion, done)
+    found, criterion, most = np.zeros((y.shape[1], theta.shape[1])), np.zeros(y.shape[1]), 0
+    for i in range(y.shape[1]) if targets is None else targets:
+        coef = np.zeros_like(found)
+        coef[i] = _select(theta, y[:, i], max_terms, _overlap(rows), _PRICES[0])[0]
+        best, done, settled = np.inf, 0, False
+        while done < len(_PRICES) - 1 + rounds and not settled:
+            price, previous = _PRICES[min(done, len(_PRICES) - 1)], coef[i].copy()
+            coef[i], _ = _select(*whitened(rows, library, coef, i), max_terms, 1.0, price)
+            done += 1
+            if (value := _own_criterion(rows, library, coef, i)) < best:
+                best, found[i], criterion[i] = value, coef[i], value
+            settled = price == 1.0 and bool(np.abs(coef[i] - previous).max() <= 1e-6 * np.abs(coef[i]).max())
+        most = max(most, done)
+    return NoisyFit(found, criterion, most)
+
+
+def _own_criterion(rows: Sequence[MeasuredRows], library: Library, coef: np.ndarray, target: int) -> float:
+    """Extended BIC of a model whose residuals are whitened by the covariance that the model itself implies."""
+    theta, y = whitened(rows, library, coef, target)
+    residual, n = y - theta @ coef[target], len(y)
+    mean_square = max(float(residual @ residual), 1e-24 * float(y @ y), np.finfo(float).tiny) / n
+    return float(n * np.log(mean_square) + np.count_nonzero(coef[target]) * (np.log(n) + 2 * np.log(theta.shape[1])))
 
 
 def few_terms(theta: np.ndarray, y: np.ndarray, max_terms: int) -> np.ndarray:
