@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sindyrl.collect import evaluate as evaluate
     from sindyrl.collect import random_policy as random_policy
     from sindyrl.dmdc import dmdc as dmdc
+    from sindyrl.envs.surrogate import Surrogate as Surrogate
+    from sindyrl.envs.surrogate import SurrogateEnv as SurrogateEnv
     from sindyrl.excitation import play as play
     from sindyrl.excitation import prbs as prbs
     from sindyrl.excitation import random_steps as random_steps
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from sindyrl.identify import identify as identify
     from sindyrl.input_design import ActiveExcitation as ActiveExcitation
     from sindyrl.input_design import next_input as next_input
+    from sindyrl.learn.dyna import DynaSettings as DynaSettings
+    from sindyrl.learn.dyna import dyna as dyna
     from sindyrl.learn.policy_search import search_policy as search_policy
+    from sindyrl.learn.ppo import PPOSettings as PPOSettings
     from sindyrl.library import Library as Library
     from sindyrl.library import LibrarySpec as LibrarySpec
     from sindyrl.library import affine_library as affine_library
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     from sindyrl.library import identity_library as identity_library
     from sindyrl.library import polynomial_library as polynomial_library
     from sindyrl.library import trigonometric_library as trigonometric_library
+    from sindyrl.manifold import OnCircles as OnCircles
     from sindyrl.model import Model as Model
     from sindyrl.online import OnlineIdentifier as OnlineIdentifier
     from sindyrl.parameters import measured_inputs as measured_inputs
@@ -48,6 +54,7 @@ if TYPE_CHECKING:
     from sindyrl.regression import ImplicitSubset as ImplicitSubset
     from sindyrl.regression import SubsetSelection as SubsetSelection
     from sindyrl.regression import weak_form as weak_form
+    from sindyrl.reward_model import fit_reward as fit_reward
     from sindyrl.simulate import simulate as simulate
     from sindyrl.sparse_map import SparseMap as SparseMap
     from sindyrl.structure import Derivative as Derivative
@@ -113,7 +120,14 @@ _MODULE_OF = {
     "identify": "identify",
     "identify_rational": "rational",
     "simulate": "simulate",
+    "OnCircles": "manifold",
+    "fit_reward": "reward_model",
     # controllers
+    "DynaSettings": "learn.dyna",
+    "PPOSettings": "learn.ppo",
+    "Surrogate": "envs.surrogate",
+    "SurrogateEnv": "envs.surrogate",
+    "dyna": "learn.dyna",
     "search_policy": "learn.policy_search",
 }
 _SUBMODULES = ("controllers", "envs", "export", "expression")

@@ -14,7 +14,7 @@ import sindyrl
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 HEAVY = (
-    "casadi", "cma", "dm_control", "gymnasium", "jax", "matplotlib", "mujoco", "pandas", "pysindy",
+    "casadi", "cma", "dm_control", "equinox", "gymnasium", "jax", "matplotlib", "mujoco", "optax", "pandas", "pysindy",
     "scipy.integrate", "sklearn", "sympy", "torch",
 )  # fmt: skip
 CLASHES = ("collect", "identify", "simulate")
