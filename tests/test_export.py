@@ -346,7 +346,7 @@ def test_a_name_that_c_cannot_have_is_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"number": "float16"}, r"number=...\)` must be one of float32, float64. Got 'float16'"),
+        ({"number": "float16"}, r"number=...\)` must be one of float32, float64, q31, q15. Got 'float16'"),
         ({"verify": "yes"}, r"verify=...\)` must be one of emulate, compile, none or None. Got 'yes'"),
         ({"n_vectors": 0}, r"n_vectors=...\)` must be at least 1. Got 0"),
     ],
