@@ -241,6 +241,8 @@ class Export:
     """What to do if a division by zero or the like cannot be ruled out."""
     period: float | None = None
     """Seconds between calls, for the header."""
+    batch: bool = False
+    """Also write a function for many rows at once, for roll-outs on a host."""
     processors: str = "cortex-m4f"
     """Emulated processors, separated by commas: cortex-m0, cortex-m3, cortex-m4f, cortex-m7, or all."""
     report: bool = False
@@ -264,6 +266,7 @@ class Export:
             max_error=self.max_error,
             undefined=self.undefined,
             period=self.period,
+            batch=self.batch,
             processors=names(self.processors, "--processors"),
             report=self.report,
             json=self.json,

@@ -64,6 +64,7 @@ def run_export(
     max_error: float | None,
     undefined: Literal["refuse", "allow"],
     period: float | None,
+    batch: bool,
     processors: tuple[str, ...],
     report: bool,
     json: bool,
@@ -81,6 +82,7 @@ def run_export(
         max_error=max_error,
         undefined=undefined,
         period=period,
+        batch=batch,
         package=None if target == "c" else target,
         processors=tuple(PROCESSORS) if processors == ("all",) else processors,
     )

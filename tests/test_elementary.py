@@ -10,12 +10,12 @@ import pytest
 
 from sindyrl.emit.elementary import ELEMENTARY
 from sindyrl.export import emulate, to_c, toolchain
-from sindyrl.expression import Variable, cos, dense, exp, log, sin, tanh
+from sindyrl.expression import Variable, cos, dense, exp, log, sin, sqrt, tanh
 from sindyrl.symbolic_map import Signal, SymbolicMap
 
 ANGLE = 10000.0
-DOMAIN = {"sin": (-ANGLE, ANGLE), "cos": (-ANGLE, ANGLE), "log": (0.0, np.inf)}
-TRUE = {"sin": np.sin, "cos": np.cos, "tanh": np.tanh, "exp": np.exp, "log": np.log}
+DOMAIN = {"sin": (-ANGLE, ANGLE), "cos": (-ANGLE, ANGLE), "log": (0.0, np.inf), "sqrt": (0.0, np.inf)}
+TRUE = {"sqrt": np.sqrt, "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "exp": np.exp, "log": np.log}
 SPECIAL = np.array(
     [
         *(0.0, -0.0, np.nan, np.inf, -np.inf, 1e-45, -1e-45, 1.1754944e-38, 3.4028235e38, -3.4028235e38, 1.0, -1.0),
@@ -79,7 +79,7 @@ def test_the_stated_error_holds_and_is_no_more_than_twice_what_is_found(op):
     np.testing.assert_array_equal(value[~finite], nearest[~finite])
     error = np.abs(value[finite].astype(np.float64) - truth[finite])
     worst = np.max((error - entry.floor) / np.spacing(np.abs(nearest[finite])))
-    assert entry.max_ulp / 2 < worst <= entry.max_ulp
+    assert entry.max_ulp / 2 < worst <= entry.max_ulp * (1 + 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +94,10 @@ def test_the_stated_error_holds_and_is_no_more_than_twice_what_is_found(op):
         ("log", -1.0, np.nan),
         ("tanh", np.inf, 1.0),
         ("tanh", -np.inf, -1.0),
+        ("sqrt", 0.0, 0.0),
+        ("sqrt", 2.25, 1.5),
+        ("sqrt", np.inf, np.inf),
+        ("sqrt", -1.0, np.nan),
         ("sin", np.inf, np.nan),
         ("sin", 0.0, 0.0),
         ("cos", 0.0, 1.0),
@@ -132,16 +136,27 @@ def test_a_sine_of_our_own_takes_few_instructions(tmp_path):
     assert libm.m4_instructions > own.m4_instructions
 
 
+@pytest.mark.skipif(not emulate.has_emulator(), reason="no emulator")
+def test_a_square_root_comes_along_where_it_is_no_instruction(tmp_path):
+    form = SymbolicMap([Signal("x", "", 0.0, 9.0)], {"y": sqrt(Variable("x")) + 1.0}, name="root")
+    soft = to_c(form, tmp_path / "soft", processors=("cortex-m0", "cortex-m3"), n_vectors=100)
+    hard = to_c(form, tmp_path / "hard", n_vectors=100)
+    assert soft.bitwise is hard.bitwise is True
+    assert "root_sqrt" in (tmp_path / "soft" / "root.c").read_text()
+    assert "sqrtf(x)" in (tmp_path / "hard" / "root.c").read_text()
+    assert hard.m4_instructions < 20
+
+
 @pytest.mark.slow
 def test_the_stated_errors_hold_over_every_float32_there_is(tmp_path):
     """Against the double functions of this machine's libm. sin and tanh are odd and cos is even, in the code as well,
     so one sign will do; beyond the ends of each domain the functions are constant."""
-    last = {"sin": ANGLE, "cos": ANGLE, "tanh": 9.5, "exp": 105.0, "log": 3.4028235e38}
+    last = {"sin": ANGLE, "cos": ANGLE, "tanh": 9.5, "exp": 105.0, "log": 3.4028235e38, "sqrt": 3.4028235e38}
     lines = ["#include <math.h>", "#include <stdint.h>", "#include <stdio.h>", "#include <string.h>"]
     lines += [entry.c_text(f"own_{op}") for op, entry in ELEMENTARY.items()]
     lines += ["int main(void) {"]
     for op, entry in ELEMENTARY.items():
-        end = int(np.float32(last[op]).view(np.uint32)) + (op == "log")
+        end = int(np.float32(last[op]).view(np.uint32)) + (op in ("log", "sqrt"))
         signs = "x = -x" if op == "exp" else "break"
         lines.append(
             f"""    {{
@@ -172,4 +187,4 @@ def test_the_stated_errors_hold_over_every_float32_there_is(tmp_path):
     found = {op: float(worst) for op, worst in (line.split() for line in printed.splitlines())}
     assert set(found) == set(ELEMENTARY)
     for op, worst in found.items():
-        assert worst <= ELEMENTARY[op].max_ulp, (op, worst)
+        assert worst <= ELEMENTARY[op].max_ulp * (1 + 1e-9), (op, worst)

@@ -499,6 +499,17 @@ def test_an_error_bound_over_the_limit_is_refused(tmp_path):
     to_c(policy(), tmp_path, verify="compile", max_error=1e-9, number="float64")
 
 
+def test_a_batch_is_row_after_row(tmp_path):
+    to_c(squares(), tmp_path, verify="compile", batch=True)
+    library = toolchain.build_library(toolchain.host_compiler(), tmp_path / "squares.c")
+    rows = np.random.default_rng(0).normal(size=(500, 2)).astype(np.float32)
+    out = np.empty_like(rows)
+    library.squares_batch(ctypes.c_void_p(rows.ctypes.data), ctypes.c_void_p(out.ctypes.data), ctypes.c_int(500))
+    np.testing.assert_allclose(out, squares()(rows.astype(float)), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="batch"):
+        to_c(policy(), tmp_path, number="q31", batch=True)
+
+
 def test_the_period_is_in_the_header(tmp_path):
     to_c(policy(), tmp_path, verify="none", period=0.01)
     assert "To be called every 0.01 s." in (tmp_path / "policy.h").read_text()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from sindyrl.export.targets import target_files, write_target
 from sindyrl.symbolic_map import Signal, SymbolicMap
 from tests.target_cases import artifact_from, compile_and_run, discrete_oscillator, exact, run, varied
 
+# installed with the tests, so beside the interpreter; make does not put that folder on the path
+PIO = shutil.which("pio", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 needs_cmake = pytest.mark.skipif(shutil.which("cmake") is None, reason="CMake is not installed")
 
 
@@ -251,11 +255,12 @@ def test_a_long_list_of_names_still_fits_the_manifest():
     assert platformio_problems(manifest) == []
 
 
-@pytest.mark.skipif(shutil.which("pio") is None, reason="PlatformIO is not installed")
+@pytest.mark.skipif(PIO is None, reason="PlatformIO is not installed")
 def test_platformio_packs_the_library(tmp_path):
     write_target(artifact_from(varied()), "platformio", tmp_path / "varied")
     core = {"PLATFORMIO_CORE_DIR": str(tmp_path / "core"), "PLATFORMIO_SETTING_ENABLE_TELEMETRY": "no"}
-    run("pio", "pkg", "pack", tmp_path / "varied", "-o", tmp_path, cwd=tmp_path, **core)
+    assert PIO is not None
+    run(PIO, "pkg", "pack", tmp_path / "varied", "-o", tmp_path, cwd=tmp_path, **core)
     assert (tmp_path / "varied-1.2.3.tar.gz").is_file()
 
 

@@ -65,9 +65,12 @@ def called_functions(outputs: Sequence[Node]) -> set[str]:
     return called_operations(outputs) - {"sqrt", "abs"}
 
 
-def own_functions(outputs: Sequence[Node]) -> Mapping[str, Elementary]:
-    """Those of `ELEMENTARY` that ``outputs`` call, in a fixed order."""
-    called = called_functions(outputs)
+def own_functions(outputs: Sequence[Node], *, square_root: bool = False) -> Mapping[str, Elementary]:
+    """Those of `ELEMENTARY` that ``outputs`` call, in a fixed order.
+
+    square_root : also sqrt, for processors where it is not an instruction
+    """
+    called = called_operations(outputs) - {"abs"} if square_root else called_functions(outputs)
     return {op: entry for op, entry in ELEMENTARY.items() if op in called}
 
 
@@ -303,6 +306,40 @@ def _log(x: Floats) -> Floats:
     return np.where(inside, y, elsewhere)
 
 
+# ---- sqrt
+
+
+_SQRT_BODY = """    float y;
+    if ((x > 0.0f) && (x <= 3.4028235e38f)) {
+        const int32_t small = (x < 1.1754944e-38f) ? 1 : 0;
+        union { uint32_t bits; float value; } number;
+        number.value = (small == 1) ? (x*16777216.0f) : x; /* 2^24 makes a denormal number normal */
+        const int32_t exponent = ((int32_t)(number.bits >> 23u) - 127) - (24*small);
+        const uint32_t odd = (uint32_t)exponent & 1u;
+        uint32_t rest = ((number.bits & 8388607u) | 8388608u) << (1u + odd);
+        uint32_t root = 0u;
+        uint32_t twice = 0u;
+        uint32_t digit = 16777216u;
+        for (int i = 0; i < 25; i++) { /* one binary digit after another, the last one for rounding */
+            const uint32_t next = twice + digit;
+            if (next <= rest) {
+                twice = next + digit;
+                rest -= next;
+                root += digit;
+            }
+            rest += rest;
+            digit >>= 1u;
+        }
+        root += root & 1u; /* up if the digit behind the last is one: it is never exactly half */
+        number.bits = (root >> 1u) + ((uint32_t)((exponent - (int32_t)odd)/2 + 126) << 23u);
+        y = number.value;
+    } else {
+        /* NaN below zero, else zero, infinite or NaN as x */
+        y = (x < 0.0f) ? (0.0f/(x - x)) : x;
+    }
+"""
+
+
 def _quietly(function: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
     """Shapes kept, float32 in and out, no warnings: the C raises none either."""
 
@@ -322,6 +359,7 @@ ELEMENTARY: dict[str, Elementary] = {
         Elementary("cos", _wave_body(1), _quietly(_wave(1)), 1.6, 1e-10, _TURNING),
         Elementary("tanh", _tanh_body(), _quietly(_tanh), 1.4, 0.0, "for every x"),
         Elementary("exp", _exp_body(), _quietly(_exp), 1.1, 3e-45, "for every x"),
+        Elementary("sqrt", _SQRT_BODY, _quietly(np.sqrt), 0.5, 0.0, "for every x >= 0, NaN below 0"),
         Elementary("log", _log_body(), _quietly(_log), 1.0, 0.0, "for every x > 0, NaN below 0"),
     )
 }

@@ -198,6 +198,18 @@ def compare_guarded(
         )
 
 
+def compare_batch(library: ctypes.CDLL, name: str, inputs: NDArray[Any], expected: NDArray[Any], where: str) -> None:
+    """ExportError unless ``NAME_batch`` returns for all rows at once what ``NAME`` returned for each."""
+    rows = np.ascontiguousarray(inputs)
+    found = np.full_like(expected, np.nan)
+    batch = getattr(library, f"{name}_batch")
+    batch.restype = None
+    batch(ctypes.c_void_p(rows.ctypes.data), ctypes.c_void_p(found.ctypes.data), ctypes.c_int(len(rows)))
+    if not same_bits(found, expected).all():
+        row = int(np.argmin(same_bits(found, expected).all(axis=1)))
+        raise ExportError(f"{where}: `{name}_batch` gives {found[row]} in row {row}, `{name}` gives {expected[row]}.")
+
+
 def compare_steps(library: ctypes.CDLL, name: str, memory: Memory, inputs: NDArray[Any], where: str) -> None:
     """ExportError unless ``NAME_reset`` and ``NAME_step`` carry the state as calls of ``NAME`` do.
 

@@ -18,7 +18,17 @@ from sindyrl.backends.c import CompilerNotFound
 from sindyrl.emit.c import TYPES, Number
 from sindyrl.emit.elementary import Elementary, called_functions, own_functions
 from sindyrl.export.artifact import Artifact
-from sindyrl.export.check import Vectors, call, compare, compare_guarded, compare_steps, make_vectors, same_bits, subset
+from sindyrl.export.check import (
+    Vectors,
+    call,
+    compare,
+    compare_batch,
+    compare_guarded,
+    compare_steps,
+    make_vectors,
+    same_bits,
+    subset,
+)
 from sindyrl.export.emulate import (
     PROCESSORS,
     EmulationUnavailable,
@@ -71,6 +81,7 @@ def to_c(
     outside: Outside = "fallback",
     undefined: Literal["refuse", "allow"] = "refuse",
     period: float | None = None,
+    batch: bool = False,
     max_error: float | None = None,
     package: str | None = None,
     processors: Sequence[str] = ("cortex-m4f",),
@@ -92,8 +103,10 @@ def to_c(
         writes. By default the most that this machine can do. The header says which.
     regroup : factor sums of products as it takes fewest instructions (see `sindyrl.export.shaping`): the same function
         of the reals, with its own rounding errors, which are bounded and tested as ever. False keeps the map's order.
-    math : "own" brings sin, cos, tan, tanh, exp and log along, for targets without a libm or with a slow one, with
-        stated errors and the same bits everywhere; "libm" calls <math.h>. Default "own" for float32, else "libm".
+    math : "own" brings sin, cos, tanh, exp and log along, and sqrt if the first of ``processors`` has no instruction
+        for it: for targets without a libm or with a slow one, with stated errors and the same bits everywhere. "libm"
+        calls <math.h>. Default "own" for float32, else "libm".
+    batch : also write ``void NAME_batch(const float *states, float *out, int count)``, for roll-outs on a host.
     fallback : output name -> value: also write ``int NAME_checked(...)``, which returns a status for inputs that are
         NaN, infinite or out of range, and then these outputs; ``outside="compute"`` computes out of range too.
     undefined : "refuse" raises if a division by zero, or log or sqrt of a negative number, cannot be ruled out on the
@@ -125,8 +138,10 @@ def to_c(
     name = check_package_name(name)
     rng = np.random.default_rng(0) if rng is None else rng
     if number == "q31" or number == "q15":
-        if fallback is not None or stateful is not None:
-            raise ValueError(f"`to_c(fallback=...)` and maps with memory need floating point. Got number={number!r}.")
+        if fallback is not None or stateful is not None or batch:
+            raise ValueError(
+                f"`to_c(fallback=...)`, `batch` and maps with memory need floating point. Got number={number!r}."
+            )
         fixed, texts, report = make_fixed(
             map,
             name,
@@ -149,7 +164,8 @@ def to_c(
     if undefined == "refuse":
         _refuse_undefined(map)
     guard = None if fallback is None else make_guard(map.inputs, map.outputs, fallback, outside, number)
-    own = own_functions(map.nodes) if math == "own" else {}
+    soft = not PROCESSORS[processors[0]].has_fpu
+    own = own_functions(map.nodes, square_root=soft) if math == "own" else {}
     shape = cheapest(map, _price(number, own, verify, processors)) if regroup else Shape(map, False, 0.0)
     vectors = make_vectors(map, number, n_vectors, rng, shape.form, own)
     memory = None if stateful is None else memory_of(stateful, number)
@@ -164,6 +180,7 @@ def to_c(
         guard=guard,
         memory=memory,
         period=period,
+        batch=batch,
     )
     made.texts([])  # what the emitter refuses, it refuses before anything is on disk
     with tempfile.TemporaryDirectory(prefix="sindyrl-", ignore_cleanup_errors=True) as hidden:
@@ -306,6 +323,8 @@ def _compiled(
     agreement = compare(form, vectors, outputs, hostile, where)
     if package.guard is not None:
         compare_guarded(library, package.name, package.guard, vectors, np.concatenate([outputs, hostile]), where)
+    if package.batch:
+        compare_batch(library, package.name, vectors.inputs, outputs, where)
     if package.memory is not None:
         compare_steps(library, package.name, package.memory, vectors.inputs[-_STEPS:], where)
     report = dataclasses.replace(

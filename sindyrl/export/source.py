@@ -54,6 +54,7 @@ class Package:
     guard: Guard | None
     memory: Memory | None
     period: float | None
+    batch: bool
 
     @property
     def file_names(self) -> tuple[str, str, str]:
@@ -83,6 +84,7 @@ def make_package(
     guard: Guard | None = None,
     memory: Memory | None = None,
     period: float | None = None,
+    batch: bool = False,
 ) -> Package:
     """Choose about ``size`` vectors for the self-test, at least one for each output."""
     rows = _telling_rows(vectors, size)
@@ -95,7 +97,7 @@ def make_package(
     tolerance = np.where(tolerance < exact, np.nextafter(tolerance, np.dtype(number).type(np.inf)), tolerance)
     shipped = form if shipped is None else shipped
     return Package(
-        form, shipped, name, number, vectors.inputs[rows], expected, tolerance, own or {}, guard, memory, period
+        form, shipped, name, number, vectors.inputs[rows], expected, tolerance, own or {}, guard, memory, period, batch
     )
 
 
@@ -133,7 +135,20 @@ def _source(package: Package) -> str:
     body = implementation(package.shipped, package.name, package.number, package.own)
     guard = "" if package.guard is None else "\n" + package.guard.text(package.name)
     memory = "" if package.memory is None else "\n" + package.memory.text(package.name)
-    return "\n".join(head) + "\n" + body + guard + memory
+    batch = "\n" + _batch_text(package) if package.batch else ""
+    return "\n".join(head) + "\n" + body + guard + memory + batch
+
+
+def _batch_prototype(package: Package) -> str:
+    kind = TYPES[package.number]
+    return f"void {package.name}_batch(const {kind} *states, {kind} *out, int count)"
+
+
+def _batch_text(package: Package) -> str:
+    n, m = len(package.form.inputs), len(package.form.outputs)
+    row = f"&states[i*{n}]" if n else "states"
+    lines = [f"{_batch_prototype(package)} {{", "    for (int i = 0; i < count; i++) {"]
+    return "\n".join([*lines, f"        {package.name}({row}, &out[i*{m}]);", "    }", "}", ""])
 
 
 def implementation(form: SymbolicMap, name: str, number: Number, own: Mapping[str, Elementary]) -> str:
@@ -163,6 +178,7 @@ def _header(package: Package, verification: Sequence[str]) -> str:
             f"{prototype};",
             "",
             *_guard_declaration(package),
+            *_batch_declaration(package),
             *([] if package.memory is None else package.memory.declarations(package.name)),
             f"/* Number of outputs that miss their known value, 0 if all is well. Only in {package.file_names[2]}. */",
             f"int {package.name}_selftest(void);",
@@ -175,6 +191,14 @@ def _header(package: Package, verification: Sequence[str]) -> str:
             "",
         ]
     )
+
+
+def _batch_declaration(package: Package) -> list[str]:
+    if not package.batch:
+        return []
+    n, m = len(package.form.inputs), len(package.form.outputs)
+    about = f"/* The same for `count` rows: states[count][{n}] to out[count][{m}], row by row. */"
+    return [about, f"{_batch_prototype(package)};", ""]
 
 
 def _guard_declaration(package: Package) -> list[str]:
