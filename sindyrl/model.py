@@ -15,7 +15,8 @@ import numpy as np
 from sindyrl.expression import Variable
 from sindyrl.map_file import MapFileError, check_header, check_keys, parse_json, read_json, shown, write_text
 from sindyrl.sparse_map import SparseMap
-from sindyrl.structure import Columns, Rates, Structure, structure_from_dict
+from sindyrl.structure import Columns, Rates, Structure
+from sindyrl.structure_file import structure_from_dict
 from sindyrl.symbolic_map import Signal, SymbolicMap, read_signal, signal_record
 from sindyrl.traversal import substitute
 

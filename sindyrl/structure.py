@@ -368,29 +368,6 @@ class SecondOrder:
         }
 
 
-def structure_from_dict(data: Mapping[str, Any]) -> Structure:
-    """The inverse of ``to_dict``. Raises `ValueError` for an unknown kind or missing fields."""
-    try:
-        kind = data["kind"]
-        if kind == "next_state":
-            return NextState()
-        if kind == "increment":
-            return Increment()
-        if kind == "derivative":
-            return Derivative(integrator=data["integrator"])
-        if kind == "second_order":
-            angles = {(cosine, sine): velocity for cosine, sine, velocity in data["angles"]}
-            return SecondOrder(data["positions"], angles, tuple(data["ignore"]))
-        if kind == "on_circles":
-            base = structure_from_dict(data["base"])
-            if not isinstance(base, (NextState, Increment)):
-                raise ValueError(f"`on_circles` wraps next_state or increment. Got {base.kind!r}.")
-            return OnCircles(base, tuple((cosine, sine) for cosine, sine in data["circles"]))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"The stored structure is incomplete: {error!r} in {data!r}.") from error
-    raise ValueError(f"Unknown structure {kind!r}. Known: next_state, increment, derivative, second_order, on_circles.")
-
-
 def per_second(unit: str) -> str:
     """The unit of a rate: m -> m/s, m/s -> m/s^2, rad/s -> rad/s^2."""
     if not unit or unit == "1":

@@ -44,6 +44,24 @@ def test_members_of_an_ill_conditioned_library_are_as_accurate_as_the_tall_fit()
     np.testing.assert_allclose(members, np.broadcast_to(coef, members.shape), atol=1e-5)
 
 
+def test_a_share_of_the_rows_is_what_each_member_is_fitted_to():
+    rng = np.random.default_rng(3)
+    theta, coef = rng.normal(size=(200, 4)), rng.normal(size=(2, 4))
+    y = theta @ coef.T + 0.1 * rng.normal(size=(200, 2))
+    counts = bootstrap_counts(np.random.default_rng(0), 30, 200, 0.6)
+    assert (counts.sum(axis=1) == 120).all()
+    few = Ensemble(STLSQ(0.0), n_members=30, max_samples=0.6, random_state=0).fit(theta, y)
+    rows = np.repeat(np.arange(200), counts[0].astype(int))
+    alone = np.linalg.lstsq(theta[rows], y[rows], rcond=None)[0].T
+    np.testing.assert_allclose(few.coef_[0], alone, rtol=1e-3)
+    # The variance of a mean goes as one over the number of rows: sqrt(1 / 0.25) = 2.
+    spreads = [
+        Ensemble(STLSQ(0.0), n_members=400, max_samples=share, random_state=0).fit(theta, y).coef_.std(axis=0).mean()
+        for share in (1.0, 0.25)
+    ]
+    assert spreads[1] / spreads[0] == pytest.approx(2.0, rel=0.15)
+
+
 def test_bootstrap_draws_as_many_rows_as_there_are_and_leaves_out_about_a_third():
     counts = bootstrap_counts(np.random.default_rng(0), 50, 1000)
     np.testing.assert_array_equal(counts.sum(axis=1), 1000)
@@ -201,6 +219,8 @@ def test_supports_equal_those_of_pysindy_on_the_same_rows():
         ({"n_members": 2.5}, "Got 2.5"),
         ({"drop_columns": -1}, r"`Ensemble\(drop_columns=...\)` must be an integer of at least 0. Got -1"),
         ({"aggregate": "mode"}, "must be 'median' or 'mean'. Got 'mode'"),
+        ({"max_samples": 0.0}, r"`Ensemble\(max_samples=...\)` must be a number in \(0, 1\]. Got 0.0"),
+        ({"max_samples": True}, "must be a number in .* Got True"),
         ({"bootstrap": "days"}, "must be 'rows', 'blocks' or None. Got 'days'"),
         ({"block_length": 0}, r"`Ensemble\(block_length=...\)` must be a positive integer or None. Got 0"),
     ],

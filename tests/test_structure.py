@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sindyrl.structure import Derivative, Increment, NextState, SecondOrder, per_second, structure_from_dict
+from sindyrl.stops_at_wall import StopsAtWall
+from sindyrl.structure import Derivative, Increment, NextState, SecondOrder, per_second
+from sindyrl.structure_file import structure_from_dict
 from tests.systems import exact_flow
 
 
@@ -218,6 +220,10 @@ def test_equal_second_order_structures_are_one_key_whatever_the_order_of_their_e
             lambda: structure_from_dict({"kind": "second_order", "positions": {}, "angles": 3, "ignore": []}),
             "incomplete",
         ),
+        (lambda: structure_from_dict({"kind": "planar_body", "heading": "a"}), "incomplete: KeyError"),
+        (lambda: StopsAtWall("x", "v", float("nan")), r"`StopsAtWall\(wall=...\)` must be a finite number. Got nan"),
+        (lambda: StopsAtWall("x", "x", 0.0), "must be different states. Got 'x' twice"),
+        (lambda: StopsAtWall("x", "v", 0.0).targets(("x", "w")), r"names \['v'\], which are not among"),
         (lambda: structure_from_dict([1, 2]), r"incomplete: TypeError.* in \[1, 2\]"),  # type: ignore[arg-type]
     ],
 )

@@ -15,9 +15,10 @@ pytest.importorskip("mujoco")
 from benchmarks import swimmer_search
 from sindyrl.collect import collect
 from sindyrl.envs import swimmer
-from sindyrl.envs.swimmer import PlanarBody, Swimmer, accelerations, kinematics, task
+from sindyrl.envs.swimmer import Swimmer, accelerations, kinematics, task
 from sindyrl.excitation import play, random_steps
 from sindyrl.identify import identify
+from sindyrl.planar_body import PlanarBody
 from sindyrl.regression.subset import SubsetSelection
 from sindyrl.symbolic_map import SymbolicMap
 

@@ -24,17 +24,13 @@ The simulator keeps its states in float32, hence so do the observations, in arra
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from gymnasium.envs.classic_control.continuous_mountain_car import Continuous_MountainCarEnv
 
 from sindyrl.envs.classic_control import ClassicControl
 from sindyrl.expression import Node, Variable, absolute, piecewise, sign, sqrt
 from sindyrl.library import custom_library, polynomial_library, trigonometric_library
-from sindyrl.structure import Columns, Increment, Rates
+from sindyrl.stops_at_wall import StopsAtWall
 from sindyrl.symbolic_map import Signal, SymbolicMap
 from sindyrl.task import Task
 
@@ -72,50 +68,8 @@ def signed_root(v: Node) -> Node:
     return sign(v) * sqrt(absolute(v))
 
 
-@dataclasses.dataclass(frozen=True)
-class StopsAtWall:
-    """`Increment`, and the wall: a step that would pass it ends on it, at rest.
-
-    The wall is known, not identified; transitions that end on it are left out of the fit (`at_a_limit`). Without it a
-    model could not say what the best laws do, which touch it once, gently, for the longest run-up.
-    """
-
-    base: Increment = dataclasses.field(default_factory=Increment)
-    kind: str = dataclasses.field(default="stops_at_wall", init=False)
-
-    def targets(self, states: Sequence[str]) -> tuple[str, ...]:
-        return self.base.targets(states)
-
-    def target_units(self, states: Sequence[str], units: Sequence[str]) -> tuple[str, ...]:
-        return self.base.target_units(states, units)
-
-    def features_of(self, states: Sequence[str]) -> tuple[str, ...]:
-        return self.base.features_of(states)
-
-    def samples(
-        self, states: Sequence[str], x: np.ndarray, x_next: np.ndarray, dt: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        return self.base.samples(states, x, x_next, dt)
-
-    def advance(self, states: Sequence[str], rates: Rates, x: Columns, u: Columns, dt: float) -> list[Any]:
-        position, velocity = self.base.advance(states, rates, x, u, dt)
-        if isinstance(position, Node):
-            free = position > WALL
-            return [piecewise([(free, position)], WALL), piecewise([(free, velocity)], 0.0)]
-        beyond = WALL - position  # in arithmetic that every array library has; free positions stay as they are
-        return [position + (beyond + abs(beyond)) / 2.0, velocity * (beyond < 0.0)]
-
-    def flow(self, states: Sequence[str], rates: Rates, x: Columns, u: Columns) -> list[Any] | None:
-        return None
-
-    def project(self, states: Sequence[str], x: np.ndarray) -> np.ndarray:
-        return self.base.project(states, x)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"kind": self.kind, "wall": WALL}
-
-
-structure = StopsAtWall()
+# Without the wall a model could not say what the best laws do, which touch it once, gently, for the longest run-up.
+structure = StopsAtWall("x", "v", WALL)
 
 task = Task(
     name="mountain car",

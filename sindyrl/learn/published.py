@@ -22,11 +22,11 @@ from sindyrl.trajectory import Dataset
 def published_model(task: Task, *, alpha: float = 5e-5, threshold: float = 7e-3, members: int = 20) -> FitModel:
     """The paper's model: `STLSQ` on the whole library, bagged, each member without one random column.
 
-    What differs: members see as many rows as there are, drawn with replacement, for 60 % of the first fit's number;
-    and columns are dropped for each refit from one fixed seed.
+    What differs: members see 60 % of the rows there are, not of the first fit's number; and columns are dropped for
+    each refit from one fixed seed.
     """
     estimator = STLSQ(threshold, alpha=alpha)
-    return _bagged(task, task.library, Ensemble(estimator, n_members=members, drop_columns=1, random_state=0))
+    return _bagged(task, task.library, _ensemble(estimator, members, drop_columns=1))
 
 
 def linear_model(task: Task, *, members: int = 20) -> FitModel:
@@ -36,7 +36,11 @@ def linear_model(task: Task, *, members: int = 20) -> FitModel:
     ``x_{k+1} = A x_k + B u_k`` on circles, `OnCircles(NextState(), ...)`, in the mode "median". What differs: as above.
     """
     estimator = STLSQ(0.0, alpha=0.0)
-    return _bagged(task, polynomial_library(1), Ensemble(estimator, n_members=members, random_state=0))
+    return _bagged(task, polynomial_library(1), _ensemble(estimator, members))
+
+
+def _ensemble(estimator: STLSQ, members: int, drop_columns: int = 0) -> Ensemble:
+    return Ensemble(estimator, n_members=members, max_samples=0.6, drop_columns=drop_columns, random_state=0)
 
 
 def _bagged(task: Task, terms: LibrarySpec, ensemble: Ensemble) -> FitModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,9 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
     n_members : int, default 20
     bootstrap : "rows", "blocks" or None, default "rows"
         What is drawn with replacement; with None every member sees all rows once.
+    max_samples : float in (0, 1], default 1.0
+        Rows, or blocks, drawn for a member, as a share of those there are.  Members of fewer rows spread more, by
+        ``1 / sqrt(max_samples)``: their spread is then no standard error of the coefficients.
     block_length : int, default None
         Rows in a block; None takes the cube root of the number of rows, of the first call with `partial_fit`.
     drop_columns : int, default 0
@@ -99,6 +102,7 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
         *,
         n_members: int = 20,
         bootstrap: str | None = "rows",
+        max_samples: float = 1.0,
         block_length: int | None = None,
         drop_columns: int = 0,
         aggregate: str = "median",
@@ -107,6 +111,7 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.base = base
         self.n_members = n_members
         self.bootstrap = bootstrap
+        self.max_samples = max_samples
         self.block_length = block_length
         self.drop_columns = drop_columns
         self.aggregate = aggregate
@@ -120,6 +125,9 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 raise ValueError(f"`Ensemble({name}=...)` must be an integer of at least {least}. Got {value!r}.")
         if self.bootstrap not in ("rows", "blocks", None):
             raise ValueError(f"`Ensemble(bootstrap=...)` must be 'rows', 'blocks' or None. Got {self.bootstrap!r}.")
+        share = self.max_samples
+        if isinstance(share, bool) or not isinstance(share, Real) or not 0.0 < share <= 1.0:
+            raise ValueError(f"`Ensemble(max_samples=...)` must be a number in (0, 1]. Got {share!r}.")
         length = self.block_length
         if length is not None and (not isinstance(length, Integral) or isinstance(length, bool) or length < 1):
             raise ValueError(f"`Ensemble(block_length=...)` must be a positive integer or None. Got {length!r}.")
@@ -146,7 +154,7 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
             blocks = _run_sums(X, targets, self.block_length_, runs)
             self._parts, self._dealt = deal(None, blocks, _MOST_PARTS), len(blocks.n)
             self.condition_ = self._parts.total().condition()
-            counts = bootstrap_counts(rng, self.n_members, len(self._parts.n))
+            counts = bootstrap_counts(rng, self.n_members, len(self._parts.n), self.max_samples)
             self.columns_ = self._draw_columns(rng, X.shape[1])
             coef, self.converged_ = _fit_problems(base, self._block_problems(X, targets, counts, runs), self.columns_)
         else:
@@ -187,7 +195,7 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 stacklevel=2,
             )
         rng = _generator(self.random_state)
-        counts = bootstrap_counts(rng, self.n_members, len(self._parts.n))
+        counts = bootstrap_counts(rng, self.n_members, len(self._parts.n), self.max_samples)
         self.columns_ = self._draw_columns(rng, X.shape[1])
         base = STLSQ() if self.base is None else self.base
         coef, self.converged_ = _fit_problems(base, self._parts.combine(counts), self.columns_)
@@ -210,13 +218,13 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
         if self.bootstrap is None:
             return np.ones((self.n_members, n))
         if self.bootstrap == "rows":
-            return bootstrap_counts(rng, self.n_members, n)
+            return bootstrap_counts(rng, self.n_members, n, self.max_samples)
         part, begun = np.empty(n, dtype=int), 0
         for run in runs:
             part[run] = begun + np.arange(run.stop - run.start) // self.block_length_
             begun = part[run.stop - 1] + 1
         part %= _MOST_PARTS
-        return bootstrap_counts(rng, self.n_members, int(part.max()) + 1)[:, part]
+        return bootstrap_counts(rng, self.n_members, int(part.max()) + 1, self.max_samples)[:, part]
 
     def _block_problems(
         self, theta: np.ndarray, y: np.ndarray, counts: np.ndarray, runs: Sequence[slice]
@@ -279,11 +287,11 @@ def _run_sums(theta: np.ndarray, y: np.ndarray, length: int, runs: Sequence[slic
     return PartSums(*(np.concatenate([getattr(each, name) for each in sums]) for name in _SUMS))
 
 
-def bootstrap_counts(rng: np.random.Generator, n_members: int, n_rows: int) -> np.ndarray:
-    """How often each row is drawn when ``n_rows`` are drawn with replacement, (n_members, n_rows)."""
-    counts = np.empty((n_members, n_rows))
+def bootstrap_counts(rng: np.random.Generator, n_members: int, n_rows: int, share: float = 1.0) -> np.ndarray:
+    """How often each row is drawn, (n_members, n_rows), when ``share`` of ``n_rows`` are drawn with replacement."""
+    counts, drawn = np.empty((n_members, n_rows)), max(round(share * n_rows), 1)
     for member in counts:
-        member[:] = np.bincount(rng.integers(n_rows, size=n_rows), minlength=n_rows)
+        member[:] = np.bincount(rng.integers(n_rows, size=drawn), minlength=n_rows)
     return counts
 
 

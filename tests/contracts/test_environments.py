@@ -11,6 +11,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import sindyrl.envs  # noqa: F401 (registers them)
+from sindyrl.model import Model
+from sindyrl.sparse_map import SparseMap
 
 pytest.importorskip("dm_control")
 
@@ -124,6 +126,22 @@ def test_the_task_agrees_with_the_spaces(env):
     starts = task.reset(np.random.default_rng(0), 100)
     assert starts.shape == (100, len(task.states))
     assert ((low <= starts) & (starts <= high)).all()
+
+
+def test_a_model_of_the_task_survives_its_file(env, tmp_path):
+    task = env.unwrapped.task
+    names, structure = task.state_names, task.structure
+    library = task.library.bind(structure.features_of(names), task.input_names)
+    units = structure.target_units(names, [signal.unit for signal in task.states])
+    coef = np.random.default_rng(0).normal(scale=1e-3, size=(len(structure.targets(names)), len(library)))
+    rates = SparseMap(library, coef, structure.targets(names), units)
+    seen = np.array([[-1.0, 1.0]] * len(names))
+    model = Model(rates, structure, task.states, task.inputs, task.dt, seen)
+    model.save(tmp_path / "model.json")
+    stored = Model.load(tmp_path / "model.json")
+    assert stored.structure == structure
+    x, u = task.reset(np.random.default_rng(1), 1)[0], task.action_high
+    np.testing.assert_array_equal(stored.step(x, u), model.step(x, u))
 
 
 def test_the_task_draws_initial_states_like_the_environment(env):
