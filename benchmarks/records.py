@@ -1,18 +1,20 @@
-"""Closed-form policies against the published symbolic laws, over the same evaluation seeds.
+"""Closed-form policies against published symbolic laws and deep agents, over the same evaluation seeds.
 
-    python -m benchmarks.records [--tasks pendulum cartpole] [--seeds 3] [--episodes 1000] [--json] [--save] [--quick]
+    python -m benchmarks.records [--tasks pendulum cartpole] [--seeds 3] [--agent-seeds 1] [--episodes 1000] [--json]
+                                 [--save] [--quick]
 
 For each task and learning seed: a few hundred real steps with random inputs, the equations identified from them, a law
 of a few terms sought inside those equations, its coefficients refined there. Nothing real chooses between laws, so the
-real steps of a law are those of its data. All laws of a task then play the same episodes, and differences are paired by
-episode: the mean with its standard error, and of each difference a bootstrap interval of 95 %.
+real steps of a law are those of its data; only the lunar lander's are tried in ten real landings, which count. All laws
+and agents of a task play the same episodes, and differences are paired by episode: the mean with its standard error,
+and of each difference a bootstrap interval of 95 %.
 
-A law's nodes are counted as symbolic regression does, every occurrence of an operation, a constant and a variable, and
-the limits of the actuator with them (4 nodes); those of a published law are its tokens and the same 4.
+Agents are trained by Stable-Baselines3 with the settings of RL Baselines3 Zoo (`benchmarks.interpretable.agents`). That
+takes torch and up to half an hour each, so what they earn is kept, under runs/records and with --save beside the
+results; where torch is not installed only kept ones are shown. Quoted scores are of other episodes. Finished laws are
+kept as well: killed and started again, the program goes on with the next seed.
 
-Reference: Landajuela et al., Discovering symbolic policies with deep reinforcement learning, ICML 2021 (DSP); its laws
-as its own repository evaluates them, dso-org/deep-symbolic-optimization, dso/task/control/scripts/policy_eval.py, with
-its convention that NaN is no input and infinity is the limit. Scores of deep policies are quoted, not measured here.
+Sizes are counted as in `benchmarks.interpretable.laws`; an agent's is the number of its weights.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ import json
 import math
 import platform
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -33,141 +35,21 @@ from rich.table import Table
 
 import sindyrl.envs  # noqa: F401  (registers the environments)
 from benchmarks import command
+from benchmarks.finished import FinishedLines
+from benchmarks.interpretable import agents
+from benchmarks.interpretable.agents import Agent
+from benchmarks.interpretable.laws import Law, environment_module, play, published_law
+from benchmarks.interpretable.learning import learned_law
+from benchmarks.interpretable.recipes import RECIPES, Recipe
+from benchmarks.provenance import code_digest
 from benchmarks.seeds import ROOT
-from sindyrl.chain import compiled
-from sindyrl.collect import InteractionMeter, collect, evaluate, random_policy
-from sindyrl.expression import Node, Power, Variable, clip, cos, log, piecewise
-from sindyrl.identify import identify
-from sindyrl.learn.policy_search import SearchSettings, search
-from sindyrl.learn.scoring import Scenarios, Scorer
 from sindyrl.map_file import write_text
-from sindyrl.model import Model
-from sindyrl.regression.subset import SubsetSelection
-from sindyrl.sparse_map import SparseMap
-from sindyrl.symbolic_map import SymbolicMap
 from sindyrl.task import Task
 
 RESULTS = ROOT / "benchmarks" / "results" / "records.json"
+KEPT = ROOT / "runs" / "records" / "laws"
 RESAMPLES = 10_000
-_EXAM = 2048  # initial states in which refined laws are compared
-REPOSITORY = "dso-org/deep-symbolic-optimization, policy_eval.py"
-ZOO = "RL Baselines3 Zoo, benchmark.md; quoted"
-
-
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """A symbolic law of others.
-
-    law : of the task's states, one expression for each input, before its limits; in the states' order
-    tokens : how many it has where it was published
-    """
-
-    name: str
-    law: Callable[..., Sequence[Node]]
-    tokens: int
-    source: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Quoted:
-    """A score that is stated elsewhere, over other episodes."""
-
-    name: str
-    mean: float
-    source: str = ZOO
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """How a law for one task is learned, and what it is held against.
-
-    env : the environment's id; its ``task`` says the rest
-    goal, most_nodes : mean return to reach, with at most so many nodes (None for any number)
-    data_steps, hold : real steps to learn from, random inputs held for so many of them
-    model_terms, max_terms : most terms of each equation, and of the law
-    search : settings of the search for the terms
-    shaped : what the search is to earn instead of the task's reward
-    refine : generations of the refinement, 0 for none; see `refined` for the others
-    """
-
-    env: str
-    goal: float
-    data_steps: int
-    hold: int
-    model_terms: int
-    max_terms: int
-    search: SearchSettings
-    most_nodes: int | None = None
-    shaped: Callable[[Task], Task] | None = None
-    refine: int = 0
-    refine_states: int = 512
-    refine_spread: float = 0.0
-    refine_worst: float = 0.0
-    published: tuple[Published, ...] = ()
-    quoted: tuple[Quoted, ...] = ()
-
-
-def _cheaper_goal(task: Task) -> Task:
-    """The mountain car's goal at 10 instead of 100: among laws that arrive, effort is all that counts.
-
-    The search ends when a thousandth of the return is not gained any more, and of 100 that is a fifth of the effort.
-    """
-    reward = task.reward.nodes[0] - 90.0 * arrival(task)
-    shaped = SymbolicMap(task.reward.inputs, {"reward": reward}, name="reward")
-    return dataclasses.replace(task, reward=shaped, failure_reward=0.0)
-
-
-def arrival(task: Task) -> Node:
-    """1 where the task has ended by success."""
-    assert task.ends is not None
-    return piecewise([(task.ends.nodes[0] > 0.0, 1.0)], 0.0)
-
-
-# Add a task by adding its recipe: everything else follows from it and from the environment's own `task`.
-RECIPES: dict[str, Recipe] = {
-    "cartpole": Recipe(
-        "sindyrl/ContinuousCartPole-v0",
-        goal=999.0,
-        data_steps=200,
-        hold=5,
-        model_terms=8,
-        max_terms=4,
-        search=SearchSettings(),
-        published=(Published("DSP", lambda x, v, theta, w: [10.0 * theta + w], 5, REPOSITORY),),
-        quoted=(),
-    ),
-    "mountain_car": Recipe(
-        "sindyrl/MountainCar-v0",
-        goal=99.0,
-        data_steps=400,
-        hold=40,
-        model_terms=8,
-        max_terms=3,
-        search=SearchSettings(scenarios=16, spread=0.0, sigma=0.2, keep=0.99, generations=200),
-        shaped=_cheaper_goal,
-        refine=60,
-        refine_spread=0.005,
-        refine_worst=0.5,
-        published=(
-            # A negative velocity has no logarithm: NaN, which their convention makes no input.
-            Published("DSP", lambda x, v: [piecewise([(v > 0.0, log(cos(1.0)) / log(v))], 0.0)], 6, REPOSITORY),
-        ),
-        quoted=(Quoted("PPO", 88.3), Quoted("SAC", 94.7), Quoted("TD3", 93.5), Quoted("ARS", 96.7)),
-    ),
-    "pendulum": Recipe(
-        "sindyrl/Pendulum-v0",
-        goal=-151.9,
-        most_nodes=30,
-        data_steps=600,
-        hold=3,
-        model_terms=16,
-        max_terms=4,
-        search=SearchSettings(scenarios=32, spread=0.0),
-        refine=60,
-        published=(Published("DSP", lambda cos, sin, w: [-2.0 * sin + (-8.0 * sin + -2.0 * w) / cos], 13, REPOSITORY),),
-        quoted=(Quoted("PPO", -172.2), Quoted("SAC", -157.0), Quoted("TD3", -151.9), Quoted("DDPG", -152.1)),
-    ),
-}
+_REMEDY = 'to train it: pip install "sindyrl[envs,baselines]", and leave --quick out.'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,6 +62,8 @@ class Settings:
     """How many laws are learned for each task, each from data of its own."""
     first_seed: int = 0
     """Of learning. For development use 10000 and up."""
+    agent_seeds: int = 1
+    """How many deep agents stand beside them, of seeds 0 and up; trained if torch is there and none is kept."""
     episodes: int = 1000
     """Episodes that all laws of a task play."""
     first_episode: int = 0
@@ -187,144 +71,9 @@ class Settings:
     json: bool = False
     """Print JSON lines on standard output and nothing else there."""
     save: bool = False
-    """Write records.json beside the other results."""
+    """Write records.json beside the other results, and what agents earned."""
     quick: bool = False
-    """One seed, few episodes, a short search: does it run, not how good is it."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Law:
-    """A law as it plays.
-
-    nodes : of its expressions, limits included    terms : of its library; None for a published law
-    steps : real steps, by what they were for
-    """
-
-    name: str
-    policy: SymbolicMap
-    nodes: int
-    terms: int | None = None
-    steps: dict[str, int] | None = None
-    seed: int | None = None
-    model: tuple[str, ...] = ()
-    model_steps: int = 0
-    learning_s: float = 0.0
-
-
-def count_nodes(*nodes: Node) -> int:
-    """Occurrences of operations, constants and variables, as if each expression were written out.
-
-    A power counts as itself and its exponent.
-    """
-    return sum((2 if isinstance(node, Power) else 1) + count_nodes(*node.children) for node in nodes)
-
-
-def published_law(task: Task, published: Published) -> Law:
-    """The law of others with the limits of the task's inputs, as a closed form of the task's states."""
-    nodes = published.law(*(Variable(name) for name in task.state_names))
-    limited = {s.name: clip(node, s.lower, s.upper) for s, node in zip(task.inputs, nodes, strict=True)}
-    return Law(published.name, SymbolicMap(task.states, limited, name="policy"), published.tokens + 4 * len(nodes))
-
-
-def learned_law(recipe: Recipe, seed: int) -> Law:
-    """Real steps with random inputs, equations from them, and a law sought and refined inside the equations."""
-    begun = time.perf_counter()
-    rng = np.random.default_rng(seed)
-    env = InteractionMeter(gymnasium.make(recipe.env))
-    task: Task = env.unwrapped.task  # type: ignore[attr-defined]
-    with env.counting("data"):
-        data = collect(env, random_policy(env, recipe.hold), steps=recipe.data_steps, rng=rng)
-    env.close()
-    model = identify(
-        data, task=task, regressor=SubsetSelection(max_terms=recipe.model_terms), inclusion=False, rng=rng
-    ).model
-    sought = task if recipe.shaped is None else recipe.shaped(task)
-    found = search(sought, model, max_terms=recipe.max_terms, rng=rng, settings=recipe.search)
-    sparse, steps = found.chosen.sparse, found.model_steps
-    if recipe.refine:
-        sparse, more = refined(
-            task, model, sparse, generations=recipe.refine, states=recipe.refine_states,
-            spread=recipe.refine_spread, worst=recipe.refine_worst, rng=rng,
-        )  # fmt: skip
-        steps += more
-    limits = (task.action_low.tolist(), task.action_high.tolist())
-    policy = sparse.symbolic(outputs=list(task.inputs), clip=limits, inputs=list(task.states), name="policy")
-    return Law(
-        f"sindyrl, seed {seed}", policy, count_nodes(*policy.nodes), sparse.n_terms, env.counts, seed,
-        tuple(model.rates.equations(precision=4)), steps, time.perf_counter() - begun,
-    )  # fmt: skip
-
-
-def refined(
-    task: Task,
-    model: Model,
-    sparse: SparseMap,
-    *,
-    generations: int,
-    states: int,
-    spread: float,
-    worst: float,
-    rng: np.random.Generator,
-) -> tuple[SparseMap, int]:
-    """The same terms with the coefficients of the largest mean return in the model, over many initial states.
-
-    The search compares terms in few scenarios and cares for the worst of them; a record is a mean.
-
-    states : how many initial states    spread : relative standard deviation of the model's coefficients over them
-    worst : share of the worst tenth beside the mean in what is maximized. Where an episode can fail as a whole, the
-        best mean lies at the edge of failing; these two keep a law off it.
-
-    The best of each generation and the last mean are then compared over other states, many more of them.
-
-    Returns the law, before its limits, and the steps taken inside the model.
-    """
-    import cma
-
-    scorer = Scorer(task, model, sparse.library)
-    drawn = scorer.scenarios(states, spread, rng)
-    used = sparse.coef != 0
-    first = (sparse.coef / scorer.term_scale)[used]
-    size = len(first)
-
-    def scores_of(vectors: np.ndarray, scenarios: Scenarios) -> np.ndarray:
-        weights = np.zeros((len(vectors), *used.shape))
-        weights[:, used] = vectors[:, :size]
-        returns = np.sort(scorer.returns(weights, scenarios), axis=1)
-        tenth = returns[:, : max(returns.shape[1] // 10, 1)].mean(axis=1)
-        return np.asarray((1.0 - worst) * returns.mean(axis=1) + worst * tenth)
-
-    options = {
-        "popsize": 32,
-        "verbose": -9,
-        "seed": math.nan,  # leave the global generator alone; the normals are ours
-        "randn": lambda *shape: rng.standard_normal(shape),
-    }
-    # cma wants two dimensions; of a single weight the second is ignored.
-    begin = first if size > 1 else np.append(first, 0.0)
-    strategy = cma.CMAEvolutionStrategy(begin, 0.2 * float(np.abs(first).mean()) + 1e-6, options)
-    leaders = [begin]
-    for _ in range(generations):
-        asked = np.array(strategy.ask())
-        scores = scores_of(asked, drawn)
-        strategy.tell(list(asked), list(-scores))
-        leaders.append(asked[int(scores.argmax())])
-    # The best where they were refined are those that just get by there: one state in a hundred may already fail.
-    exam = scorer.scenarios(_EXAM, spread, rng)
-    finalists = np.array([*leaders, strategy.mean])
-    best = finalists[int(scores_of(finalists, exam).argmax())]
-    weights = np.zeros(used.shape)
-    weights[used] = best[:size]
-    coef = weights * scorer.term_scale
-    return SparseMap(sparse.library, coef, sparse.targets, sparse.target_units), scorer.model_steps
-
-
-def play(recipe: Recipe, law: Law, seeds: Sequence[int]) -> np.ndarray:
-    """Returns of one episode for each seed, (episode,)."""
-    env = InteractionMeter(gymnasium.make(recipe.env))
-    with env.counting("report"), np.errstate(all="ignore"):
-        returns = evaluate(env, compiled(law.policy), seeds=seeds)
-    env.close()
-    return returns
+    """One seed, few episodes, a short search, kept agents only: does it run, not how good is it."""
 
 
 def paired_interval(
@@ -337,7 +86,7 @@ def paired_interval(
 
 
 def compare(name: str, recipe: Recipe, options: Settings) -> Iterator[dict[str, Any]]:
-    """One row for each law of the task, those of others first."""
+    """One row for each law and agent of the task, those of others first."""
     task: Task = gymnasium.make(recipe.env).unwrapped.task  # type: ignore[attr-defined]
     seeds = range(options.first_episode, options.first_episode + options.episodes)
     others: dict[str, np.ndarray] = {}
@@ -345,17 +94,38 @@ def compare(name: str, recipe: Recipe, options: Settings) -> Iterator[dict[str, 
         law = published_law(task, published)
         others[law.name] = play(recipe, law, seeds)
         yield _row(name, law, others[law.name]) | {"source": published.source}
+    for index in range(options.agent_seeds):
+        agent = agents.find(name, recipe.env, index, seeds, train_missing=not options.quick)
+        if agent is None:
+            sys.stderr.write(f"{name}: Stable-Baselines3's agent of seed {index} is not kept; {_REMEDY}\n")
+            continue
+        others[agent.name] = agent.returns
+        yield _agent_row(name, agent)
     for index in range(options.first_seed, options.first_seed + options.seeds):
-        law = learned_law(recipe, index)
-        returns = play(recipe, law, seeds)
-        row = _row(name, law, returns)
+        row = dict(_learned(name, recipe, index, seeds, KEPT if not options.quick else None))
+        returns = np.array(row.pop("returns"))
         row["against"] = {
             other: _difference(returns - theirs, np.random.default_rng(0)) for other, theirs in others.items()
         }
         row["reached"] = bool(
-            row["mean"] >= recipe.goal and (recipe.most_nodes is None or law.nodes <= recipe.most_nodes)
+            row["mean"] >= recipe.goal and (recipe.most_nodes is None or row["nodes"] <= recipe.most_nodes)
         )
         yield row
+
+
+def _learned(name: str, recipe: Recipe, seed: int, episodes: Sequence[int], folder: Path | None) -> dict[str, Any]:
+    """The row of a learned law and its ``returns``, taken from what is finished or computed and added to it."""
+    code = code_digest(["benchmarks.interpretable.learning", environment_module(recipe.env)])
+    finished = FinishedLines(
+        lambda line: (line["task"], line["seed"], tuple(line["played"])), code=code, tree="", folder=folder
+    )
+    played = (episodes[0], len(episodes))
+    line = finished.read().get((name, seed, played))
+    if line is None:
+        law = learned_law(recipe, seed)
+        returns = play(recipe, law, episodes)
+        line = finished.keep(_row(name, law, returns) | {"played": played, "returns": returns.tolist()})
+    return {field: value for field, value in line.items() if field not in ("played", "code", "tree")}
 
 
 def _difference(difference: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
@@ -369,10 +139,7 @@ def _row(name: str, law: Law, returns: np.ndarray) -> dict[str, Any]:
         "law": law.name,
         "policy": law.policy.equations(),
         "nodes": law.nodes,
-        "episodes": len(returns),
-        "mean": float(returns.mean()),
-        "standard_error": float(returns.std(ddof=1) / math.sqrt(len(returns))),
-        "worst": float(returns.min()),
+        **_earned(returns),
     }
     if law.steps is not None:
         row |= {
@@ -380,17 +147,40 @@ def _row(name: str, law: Law, returns: np.ndarray) -> dict[str, Any]:
             "data_steps": law.steps["data"],
             "selection_steps": law.steps["selection"],
             "seed": law.seed,
-            "model": law.model,
+            "model": list(law.model),
             "model_steps": law.model_steps,
             "learning_s": round(law.learning_s, 1),
         }
     return row
 
 
+def _agent_row(name: str, agent: Agent) -> dict[str, Any]:
+    return {
+        "task": name,
+        "law": agent.name,
+        "parameters": agent.parameters,
+        **_earned(agent.returns),
+        "data_steps": agent.steps,
+        "selection_steps": 0,
+        "seed": agent.seed,
+        "source": agent.source,
+    }
+
+
+def _earned(returns: np.ndarray) -> dict[str, Any]:
+    return {
+        "episodes": len(returns),
+        "mean": float(returns.mean()),
+        "standard_error": float(returns.std(ddof=1) / math.sqrt(len(returns))),
+        "worst": float(returns.min()),
+    }
+
+
 def quick(recipe: Recipe) -> Recipe:
     """The same with a search too short to be good."""
     short = dataclasses.replace(recipe.search, generations=3, restarts=1, polish=2, repair=2, tries=1, attempts=1)
-    return dataclasses.replace(recipe, search=short, refine=min(recipe.refine, 2), refine_states=32)
+    trials = None if recipe.trials is None else dataclasses.replace(recipe.trials, episodes=2, attempts=1)
+    return dataclasses.replace(recipe, search=short, trials=trials, refine=min(recipe.refine, 2), refine_states=32)
 
 
 def run(options: Settings) -> int:
@@ -405,6 +195,8 @@ def run(options: Settings) -> int:
         raise ValueError(
             f"`--seeds` must be at least 1 and `--episodes` at least 2. Got {options.seeds} and {options.episodes}."
         )
+    if options.agent_seeds < 0:
+        raise ValueError(f"`--agent-seeds` must not be negative. Got {options.agent_seeds}.")
     if options.save and (options.quick or options.episodes < 1000):
         raise ValueError("`--save` needs the full search and at least 1000 episodes.")
     results: dict[str, Any] = {}
@@ -427,15 +219,16 @@ def run(options: Settings) -> int:
             _print_table(name, results[name])
     if options.save:
         write_text(RESULTS, json.dumps(document(options, results), indent=1) + "\n")
+        agents.save({name: recipe.env for name, recipe in RECIPES.items()})
     return 0
 
 
 def document(options: Settings, results: dict[str, Any]) -> dict[str, Any]:
     """What is stored: how it was made, and the rows of each task."""
     made = f"--seeds {options.seeds} --first-seed {options.first_seed} --episodes {options.episodes}"
+    made += f" --first-episode {options.first_episode} --agent-seeds {options.agent_seeds}"
     return {
-        "command": f"python -m benchmarks.records --tasks {' '.join(results)} {made} "
-        f"--first-episode {options.first_episode} --save",
+        "command": f"python -m benchmarks.records --tasks {' '.join(results)} {made} --save",
         "machine": f"{platform.machine()}, Python {platform.python_version()}, gymnasium {gymnasium.__version__}",
         "bootstrap_resamples": RESAMPLES,
         "tasks": results,
@@ -453,17 +246,16 @@ def _print_table(name: str, result: dict[str, Any]) -> None:
             f"{each['mean']:+.3g} [{each['interval_95'][0]:+.3g}, {each['interval_95'][1]:+.3g}] vs {other}"
             for other, each in row.get("against", {}).items()
         )
-        steps = str(row["data_steps"] + row["selection_steps"]) if "data_steps" in row else "-"
+        steps = f"{row['data_steps'] + row['selection_steps']:,}" if "data_steps" in row else "-"
+        size = str(row["nodes"]) if "nodes" in row else f"{row['parameters']:,} weights"
         mean = f"{row['mean']:.2f} ± {row['standard_error']:.2f}"
-        table.add_row(
-            row["law"], mean, f"{row['worst']:.2f}", str(row["nodes"]), str(row.get("terms", "-")), steps, against
-        )
+        table.add_row(row["law"], mean, f"{row['worst']:.2f}", size, str(row.get("terms", "-")), steps, against)
     for quoted in result["quoted"]:
         table.add_row(quoted["name"], f"{quoted['mean']:g}", "", "", "", "", quoted["source"])
     console = Console()
     console.print(table)
     for row in result["rows"]:
-        console.print(f"{row['law']}: {row['policy']}", highlight=False)
+        console.print(f"{row['law']}: {row.get('policy', row.get('source'))}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -358,7 +358,8 @@ def _warn_if_unseeded(env: gymnasium.Env) -> None:
     first, second = (np.array(env.reset(seed=12345)[0], dtype=np.float64) for _ in range(2))
     if not np.array_equal(first, second, equal_nan=True):
         warnings.warn(
-            f"{env} ignores the seed of `reset`: two resets with one seed gave different states. "
+            # Not of the wrappers: a meter prints its counts, and a text that changes is a warning that is repeated.
+            f"{env.unwrapped} ignores the seed of `reset`: two resets with one seed gave different states. "
             "Results from it cannot be repeated. Draw initial states from `self.np_random` after "
             "`super().reset(seed=seed)`.",
             UnseededEnvironmentWarning,

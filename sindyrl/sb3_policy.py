@@ -116,7 +116,8 @@ def from_sb3(
 class Predictor:
     """Any policy with the ``predict`` of Stable-Baselines3, for one observation or a batch.
 
-    policy : a `SymbolicMap`, a `SparseMap`, a function; with ``input_names`` it is fed the states of these names
+    policy : a `SymbolicMap`, a `NeuralPolicy`, whatever has ``input_names`` is fed these states, a batch at
+        once; any other policy is asked for one observation after the other
     task : names the states, in the order of the observation, and says where inputs are cut
 
     ``predict`` ignores ``deterministic``: a policy draws for itself, or does not.
@@ -148,8 +149,16 @@ class Predictor:
                 f"`predict(observation)` must be {len(names)} states {list(names)} or a batch. Got {x.shape}."
             )
         read = [names.index(name) for name in getattr(self.policy, "input_names", names)]
-        batch = np.atleast_2d(x)[:, read]
-        u = np.asarray(self.policy(batch), dtype=np.float64).reshape(len(batch), len(self.task.inputs))
+        rows = np.atleast_2d(x)[:, read]
+        if hasattr(self.policy, "input_names"):
+            u = np.asarray(self.policy(rows), dtype=np.float64)
+        else:  # x[0] of a function is a state of one observation, and would be an observation of a batch
+            u = np.array([self.policy(row) for row in rows], dtype=np.float64)
+        if u.shape != (len(rows), len(self.task.inputs)):
+            raise ValueError(
+                f"`Predictor(policy=...)` must return {len(self.task.inputs)} inputs for each observation. "
+                f"Got shape {u.shape[1:]}."
+            )
         u = np.clip(u, self.task.action_low, self.task.action_high)
         return (u[0] if x.ndim == 1 else u), state
 

@@ -258,6 +258,13 @@ def test_an_environment_that_ignores_seeds_is_warned_about():
         collect(env, random_policy(env), steps=3, rng=rng())
 
 
+def test_the_warning_names_the_environment_and_not_what_a_meter_has_counted():
+    meter = InteractionMeter(IgnoresSeeds())
+    named = pytest.warns(UnseededEnvironmentWarning, match=r"^<IgnoresSeeds instance> ignores the seed")
+    with named, meter.counting("data"):
+        collect(meter, random_policy(meter), steps=3, rng=rng())
+
+
 def test_not_a_number_is_named_with_entry_and_step():
     env = Diverges()
     with pytest.raises(NonFiniteError, match=r"NaN or infinity in \['o1'\] after step 3 of an episode"):

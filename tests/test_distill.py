@@ -616,3 +616,27 @@ def test_wrong_teachers_and_samplers_are_named():
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_a_teacher_of_single_states_fails_as_expensively_as_one_of_batches():
+    """With a task that can end, too: leaving the ranges costs every step that was left, the end costs nothing."""
+    position = Variable("x")
+    ends = SymbolicMap([*CART, *FORCE], {"there": position - 0.9}, name="ends")
+    task = dataclasses.replace(CART_TASK, ends=ends, mirror=())
+    model = cart_model()
+    scorer = Scorer(task, model, policy_terms(task, model, rng())[0])
+    x0 = np.array([[-0.9, 0.8, -0.5, 0.0], [-0.9, 0.9, -0.9, 0.0]])
+    scenarios = dataclasses.replace(scorer.scenarios(4, 0.0, rng()), x0=x0)
+
+    def push(x):
+        return np.full((*np.shape(x)[:-1], 1), -1.0) + 2.0 * (x[..., :1] > 0.5)
+
+    def of_one(x):
+        assert np.ndim(x) == 1
+        return push(x)
+
+    returns = [
+        RollOuts(scorer).visited(Teacher(task, each, rng()), scenarios, rng()).returns for each in (push, of_one)
+    ]
+    np.testing.assert_allclose(*returns, rtol=1e-5)
+    assert returns[0][1] > -10.0 > -100.0 > returns[0][0]  # at the end soon, and failing from soon on

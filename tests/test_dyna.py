@@ -86,8 +86,11 @@ def test_only_whole_episodes_grade(result):
     assert found.rounds[2].earned == pytest.approx(float(found.data[-1].r.sum()))
 
 
-@pytest.mark.parametrize(("lengths", "graded"), [((10, 40, 7), 2), ((40,), 1), ((7,), 0), ((12, 40), 2)])
+@pytest.mark.parametrize(
+    ("lengths", "graded"), [((10, 40, 7), 2), ((40,), 1), ((7,), 0), ((12, 40), 2), ((5, 6, 9), 0), ((5, 40, 6, 9), 2)]
+)
 def test_an_episode_is_whole_unless_the_steps_ran_out(lengths, graded):
+    """And counts if it could have been whole however it went, or short ones would stand for all."""
     parts = [
         Trajectory.uniform(np.zeros((n + 1, 2)), np.zeros((n, 1)), np.full(n, -1.0), dt=0.1, **NAMES) for n in lengths
     ]
@@ -95,6 +98,30 @@ def test_an_episode_is_whole_unless_the_steps_ran_out(lengths, graded):
     loop = dyna_module._Dyna(meter, CART_TASK, quick, 0, fit, None, PPO(quick.ppo))
     earned = loop._grade(None, Dataset(tuple(parts)))
     assert earned == (pytest.approx(-np.mean(lengths[:graded])) if graded else None)
+
+
+def test_a_learner_that_loses_its_numbers_is_noticed_and_goes_on_from_before():
+    """Steps of 1e30 make every weight NaN at the first update; the policy is then that of before, in every round."""
+    wild = dataclasses.replace(quick, rounds=2, calls=2, ppo=dataclasses.replace(quick.ppo, learning_rate=1e30))
+    found = dyna(Drifting(), CART_TASK, wild, seed=10_001)
+    assert [(r.ended, r.promised, r.failed) for r in found.rounds] == [("not finite", None, False)] * 2
+    assert np.isfinite(found.policy(np.zeros((1, 2)))).all()
+
+
+@pytest.mark.parametrize(("name", "value"), [("mode", "members"), ("leaving", "wall"), ("spread", 1.0)])
+def test_what_the_surrogate_would_refuse_is_refused_before_the_first_real_step(name, value):
+    with pytest.raises(ValueError, match=rf"DynaSettings\({name}="):
+        DynaSettings(**{name: value})
+
+
+@pytest.mark.parametrize("limit", [0.1, 2.0])
+def test_an_actuator_that_is_not_the_tasks_is_refused_before_it_is_driven(limit):
+    """A weaker one would not do what the model is asked for, a stronger one would be driven beyond its limits."""
+    env = Drifting()
+    env.action_space = gymnasium.spaces.Box(-limit, limit, (1,))
+    with pytest.raises(ValueError, match="They must agree"):
+        dyna(env, CART_TASK, quick, seed=0)
+    assert env.taken == 0
 
 
 def test_refits_compile_nothing(result):

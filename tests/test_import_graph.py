@@ -69,6 +69,7 @@ ORDER = (
     # 3 systems, export, learning
     "sindyrl.envs",
     "sindyrl.export",
+    "sindyrl.loading",
     "sindyrl.learn",
     "sindyrl.distill",
     "sindyrl.sb3_policy",
@@ -82,7 +83,6 @@ ORDER = (
     "sindyrl.coefficient_path",
     "sindyrl.fit_settings",
     "sindyrl.fitting",
-    "sindyrl.loading",
     "sindyrl.plot",
     "sindyrl.landscape",
     "sindyrl.page",

@@ -320,3 +320,15 @@ def test_arguments_that_do_not_fit_are_refused():
         population.renewed(population.start(CART, SETTINGS), np.zeros(5), SETTINGS, np.random.default_rng(0))
     with pytest.raises(ValueError, match="generations"):
         train_population(CART, SETTINGS, generations=0, seed=0)
+
+
+def test_a_member_that_lost_its_numbers_is_replaced():
+    """NaN weights earn no return in the model, not that of failing: others may really earn that."""
+    begun = population.start(CART, SETTINGS, seed=1)
+    agent = jax.tree.map(lambda leaf: leaf.at[2].set(np.nan), begun.learners.agent)
+    begun = begun._replace(learners=dataclasses.replace(begun.learners, agent=agent))
+    scores = population.judge(CART, begun, SETTINGS).mean(axis=1)
+    assert np.isnan(scores).tolist() == [index == 2 for index in range(6)]
+    after, told = population.renewed(begun, scores, SETTINGS, np.random.default_rng(0))
+    assert told.parents[2] != 2
+    assert np.isfinite(weights(after.learners)).all()

@@ -5,6 +5,7 @@ import pytest
 
 from sindyrl.controllers.receding import RecedingHorizon
 from sindyrl.controllers.sampling import CrossEntropyPlanner
+from sindyrl.distill import DistillSettings, distill
 from sindyrl.protocols import Outcome, Plan, Resettable
 from sindyrl.simulate import simulate
 from tests.systems import CART_TASK, cart_model
@@ -91,3 +92,16 @@ def test_with_a_real_planner_the_loop_brings_the_cart_to_rest_and_repeats():
     np.testing.assert_array_equal(runs[0].x, runs[1].x)
     assert runs[0].outcome is Outcome.solved
     assert np.abs(runs[0].x[-1]).max() < 0.25
+
+
+def test_a_planner_teaches_a_policy_of_few_terms_that_keeps_its_return():
+    planner = CrossEntropyPlanner(
+        cart_model(), CART_TASK, horizon=12, hold=3, samples=64, elites=8, rounds=3, members=2
+    )
+    settings = DistillSettings(scenarios=4, rounds=0, tube=0, starts=1, polish=20, repair=10, members=2)
+    rng = np.random.default_rng(0)
+    teacher = RecedingHorizon(planner, every=3)
+    found = distill(CART_TASK, cart_model(), teacher, max_terms=3, rng=rng, settings=settings)
+    assert found.chosen.terms <= 3
+    assert found.chosen.kept >= 0.95
+    assert found.teacher_calls == 4 * 40  # once for each state of the four roll-outs, in their order

@@ -1,6 +1,7 @@
 """Records are compared by episode, their laws counted by node and their real steps by head."""
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -10,7 +11,12 @@ import numpy as np
 import pytest
 
 from benchmarks import records
-from benchmarks.records import RECIPES, Settings, count_nodes, learned_law, paired_interval, play, published_law, run
+from benchmarks.control.stable_baselines import Baseline
+from benchmarks.interpretable import agents, learning
+from benchmarks.interpretable.laws import count_nodes, environment_module, play, published_law
+from benchmarks.interpretable.learning import learned_law
+from benchmarks.interpretable.recipes import RECIPES, Trials
+from benchmarks.records import Settings, compare, paired_interval, run
 from sindyrl.expression import Variable, clip, cos, log
 from sindyrl.library import polynomial_library
 from sindyrl.model import Model
@@ -31,35 +37,53 @@ def test_nodes_are_counted_as_written_out():
     assert count_nodes(a, b) == 2
 
 
-def test_published_laws_say_what_their_tokens_say():
-    """Against their token strings evaluated by a stack machine of its own, NaN as no input, and limited."""
-    strings = {
-        "cartpole": "add,mul,10.0,x3,x4",
-        "mountain_car": "div,log,cos,1.0,log,x2",
-        "pendulum": "add,mul,-2.0,x2,div,add,mul,-8.0,x2,mul,-2.0,x3,x1",
-    }
-    operations = {
-        "add": (2, np.add), "mul": (2, np.multiply), "div": (2, np.divide), "log": (1, np.log), "cos": (1, np.cos),
-    }  # fmt: skip
-    rng = np.random.default_rng(0)
-    for name, tokens in strings.items():
-        recipe = RECIPES[name]
-        task = gymnasium.make(recipe.env).unwrapped.task
-        (published,) = recipe.published
-        law = published_law(task, published)
-        assert published.tokens == len(tokens.split(","))
-        assert law.nodes == published.tokens + 4
-        for x in rng.uniform(-0.9, 0.9, (50, len(task.states))):
-            stack = []
-            with np.errstate(all="ignore"):
-                for token in reversed(tokens.split(",")):
-                    if token in operations:
-                        count, function = operations[token]
-                        stack.append(function(*(stack.pop() for _ in range(count))))
-                    else:
-                        stack.append(x[int(token[1:]) - 1] if token.startswith("x") else float(token))
-            expected = np.clip(np.nan_to_num(stack[0], nan=0.0), task.action_low[0], task.action_high[0])
-            assert law.policy(x)[0] == pytest.approx(expected, abs=1e-12)
+TOKENS = {
+    "cartpole": ["add,mul,10.0,x3,x4"],
+    "mountain_car": ["div,log,cos,1.0,log,x2"],
+    "pendulum": ["add,mul,-2.0,x2,div,add,mul,-8.0,x2,mul,-2.0,x3,x1"],
+    "lunar_lander": [
+        "add,add,mul,0.7624715039886016,sub,sin,x3,add,add,add,add,div,add,sin,add,0.09101695879983959,"
+        "0.0922444066126055,add,x2,x4,0.11289444161591844,x4,x4,x4,x4,-0.0008359813574848967,-0.12271695008045375",
+        "add,add,mul,0.24326721693967257,div,div,x4,log,sin,1.019536868443063,sub,x6,x3,-0.07620830192712105,"
+        "0.07787010100098943",
+    ],
+}
+OPERATIONS = {
+    "add": (2, np.add), "sub": (2, np.subtract), "mul": (2, np.multiply), "div": (2, np.divide), "log": (1, np.log),
+    "sin": (1, np.sin), "cos": (1, np.cos),
+}  # fmt: skip
+
+
+def value_of(tokens: str, x: np.ndarray) -> float:
+    """Of a token string in prefix notation, by a stack machine."""
+    stack: list[float] = []
+    with np.errstate(all="ignore"):
+        for token in reversed(tokens.split(",")):
+            if token in OPERATIONS:
+                count, function = OPERATIONS[token]
+                stack.append(function(*(stack.pop() for _ in range(count))))
+            else:
+                stack.append(x[int(token[1:]) - 1] if token.startswith("x") else np.float64(token))
+    return stack[0]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_published_laws_say_what_their_tokens_say(name):
+    """Their token strings by the stack machine, NaN as no input, and limited."""
+    recipe = RECIPES[name]
+    task = importlib.import_module(environment_module(recipe.env)).task
+    (published,) = recipe.published
+    law = published_law(task, published)
+    assert published.tokens == sum(len(tokens.split(",")) for tokens in TOKENS[name])
+    assert law.nodes == published.tokens + 4 * len(task.inputs)
+    rows = np.random.default_rng(0).uniform(-0.9, 0.9, (50, len(task.states)))
+    if name == "lunar_lander":
+        rows[0], rows[1], rows[2] = 0.0, 0.5, -0.5  # its second law is 0 / 0 and +-1 / 0
+    for x in rows:
+        expected = [value_of(tokens, x) for tokens in TOKENS[name]]
+        limited = np.clip(np.nan_to_num(expected, nan=0.0), task.action_low, task.action_high)
+        with np.errstate(all="ignore"):
+            np.testing.assert_allclose(law.policy(x), limited, atol=1e-12)
 
 
 def test_the_published_mountain_car_law_is_no_input_at_rest_and_backwards():
@@ -108,7 +132,7 @@ def test_refining_finds_the_planted_optimum_and_stays_among_its_terms():
     rates = SparseMap(bound, np.array([[0.0, 0.1]]), ("delta_x",), ("",))
     model = Model(rates, Increment(), states, inputs, 0.1, np.array([[-1.0, 1.0]]))
     start = SparseMap(library.bind(("x",), ()), np.array([[-0.5]]), ("u",), ("",))
-    found, steps = records.refined(
+    found, steps = learning.refined(
         task, model, start, generations=25, states=8, spread=0.0, worst=0.0, rng=np.random.default_rng(0)
     )
     # The reward is of the next state: minimize sum (x + 0.1 u)^2 + 0.1 u^2, value p x^2 after the step.
@@ -128,6 +152,122 @@ def test_the_mountain_cars_search_earns_ten_for_the_goal_and_pays_the_same_effor
     np.testing.assert_allclose(shaped.reward(rows)[:, 0], [9.975, -0.025], atol=1e-12)
 
 
+# ---- real trials
+
+
+def test_trials_take_the_first_law_they_accept_and_else_the_best(monkeypatch):
+    """Laws sought in turn earn what is planted; their real steps count as selection."""
+    recipe = dataclasses.replace(
+        RECIPES["pendulum"], refine=0, trials=Trials(4, accept=-200.0, worst=-300.0, attempts=3)
+    )
+    library = gymnasium.make(recipe.env).unwrapped.task.policy_library.bind(("cos", "sin", "w"), ())
+
+    def law(weight):
+        coef = np.zeros((1, len(library.names)))
+        coef[0, library.index("w")] = weight
+        return SparseMap(library, coef, ("u",), ("",))
+
+    def chosen(means, worsts):
+        laws = iter([law(float(weight)) for weight in range(1, 4)])
+        earned = iter(
+            [np.array([worst, *[(4 * mean - worst) / 3] * 3]) for mean, worst in zip(means, worsts, strict=True)]
+        )
+        monkeypatch.setattr(learning, "sought", lambda *_: (next(laws), 10))
+        monkeypatch.setattr(learning, "evaluate", lambda *_, **__: next(earned))
+        found = learned_law(recipe, 10_000)
+        return round(float(found.policy(np.array([0.0, 0.0, 0.1]))[0] * 10)), found.model_steps
+
+    assert chosen([-150.0, -100.0, -50.0], [-299.0] * 3) == (1, 10)
+    assert chosen([-150.0, -100.0, -50.0], [-301.0, -300.0, 0.0]) == (2, 20)
+    assert chosen([-250.0, -210.0, -230.0], [-290.0] * 3) == (2, 30)
+
+
+# ---- agents
+
+
+TINY = Baseline("PPO", 32, 32, "a test", {"n_steps": 16, "batch_size": 16, "learning_rate": "lin_0.01"}, n_envs=2)
+
+
+@pytest.fixture
+def one_agent(tmp_path, monkeypatch):
+    """A kept agent of the pendulum that is 5 better in episode k than DSP, and k / 10 more."""
+    recipe = RECIPES["pendulum"]
+    law = published_law(gymnasium.make(recipe.env).unwrapped.task, recipe.published[0])
+    theirs = play(recipe, law, range(20_000, 20_004))
+    monkeypatch.setitem(agents.AGENTS, "pendulum", TINY)
+    book = agents.lines(recipe.env, tmp_path / "kept", tmp_path / "saved")
+    settings = json.loads(json.dumps(dataclasses.asdict(TINY)))
+    del settings["source"], settings["report_every"]
+    returns = (theirs + 5.0 + 0.1 * np.arange(4)).tolist()
+    book.keep(
+        {"task": "pendulum", "settings": settings, "seed": 0, "first_episode": 20_000, "returns": returns}
+        | {"data_steps": 32, "parameters": 7}
+    )
+    return tmp_path, theirs
+
+
+def found(folder, episodes, seed=0):
+    return agents.find(
+        "pendulum", "sindyrl/Pendulum-v0", seed, episodes,
+        train_missing=False, kept=folder / "kept", saved=folder / "saved",
+    )  # fmt: skip
+
+
+def test_a_kept_agent_is_paired_by_episode_and_counts_for_its_settings_and_its_environment(one_agent, monkeypatch):
+    folder, theirs = one_agent
+    np.testing.assert_allclose(found(folder, range(20_000, 20_004)).returns - theirs, [5.0, 5.1, 5.2, 5.3])
+    np.testing.assert_allclose(found(folder, range(20_001, 20_003)).returns - theirs[1:3], [5.1, 5.2])
+    assert found(folder, range(20_001, 20_005)) is None, "an episode that it has not played"
+    assert found(folder, range(20_000, 20_004), seed=1) is None
+    agents.save({"pendulum": "sindyrl/Pendulum-v0"}, kept=folder / "kept", saved=folder / "saved")
+    for file in (folder / "kept").iterdir():
+        file.unlink()
+    assert found(folder, range(20_000, 20_004)).steps == 32, "saved with the results"
+    monkeypatch.setattr(agents, "code_digest", lambda *_: "another environment")
+    assert found(folder, range(20_000, 20_004)) is None
+    monkeypatch.undo()
+    assert found(folder, range(20_000, 20_004)) is None, "the agents of the tasks have other settings"
+
+
+def test_an_agents_row_stands_between_the_laws_and_ours_is_compared_with_it(one_agent, monkeypatch):
+    folder, _ = one_agent
+    recipe = RECIPES["pendulum"]
+    law = published_law(gymnasium.make(recipe.env).unwrapped.task, recipe.published[0])
+    steps = {"data": 600, "selection": 0, "report": 0}
+    monkeypatch.setattr(records, "learned_law", lambda recipe, seed: dataclasses.replace(law, seed=seed, steps=steps))
+    kept = found(folder, range(20_000, 20_004))
+    monkeypatch.setattr(agents, "find", lambda *_, **__: kept)
+    monkeypatch.setattr(records, "KEPT", folder)
+    options = Settings(seeds=1, episodes=4, first_episode=20_000)
+    published, agent, ours = compare("pendulum", recipe, options)
+    monkeypatch.setattr(records, "learned_law", None)
+    assert list(compare("pendulum", recipe, options)) == [published, agent, ours], "finished, and not learned again"
+    assert (agent["law"], agent["data_steps"], agent["parameters"]) == ("Stable-Baselines3 PPO, seed 0", 32, 7)
+    assert agent["mean"] == pytest.approx(published["mean"] + 5.15)
+    assert ours["against"]["DSP"] == {"mean": 0.0, "interval_95": [0.0, 0.0]}
+    difference = ours["against"][agent["law"]]
+    assert difference["mean"] == pytest.approx(-5.15)
+    assert -5.3 <= difference["interval_95"][0] < -5.15 < difference["interval_95"][1] <= -5.0
+
+
+def test_falling_rates_are_functions_of_the_share_that_is_left():
+    unfolded = agents.unfolded(TINY).arguments
+    assert [unfolded["learning_rate"](left) for left in (1.0, 0.5, 0.0)] == [0.01, 0.005, 0.0]
+    assert unfolded["n_steps"] == 16
+
+
+@pytest.mark.skipif(not agents.trainable(), reason="torch is in an environment of its own")
+def test_an_agent_is_trained_on_counted_steps_and_plays_the_shared_episodes():
+    record = agents.train("pendulum", "sindyrl/Pendulum-v0", TINY, 0, range(20_000, 20_002))
+    assert (record["data_steps"], record["selection_steps"]) == (32, 0)
+    assert len(record["returns"]) == 2
+    again = agents.train("pendulum", "sindyrl/Pendulum-v0", TINY, 0, range(20_000, 20_002))
+    assert again["returns"] == record["returns"]
+
+
+# ---- the whole
+
+
 @pytest.mark.slow
 def test_a_learned_law_counts_its_real_steps_and_balances():
     recipe = dataclasses.replace(records.quick(RECIPES["cartpole"]), search=RECIPES["cartpole"].search)
@@ -141,7 +281,17 @@ def test_a_learned_law_counts_its_real_steps_and_balances():
 
 @pytest.mark.slow
 def test_the_command_prints_one_json_line_for_each_law():
-    command = [sys.executable, "-m", "benchmarks.records", "--tasks", "cartpole", "--quick", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.records",
+        "--tasks",
+        "cartpole",
+        "--quick",
+        "--json",
+        "--agent-seeds",
+        "0",
+    ]
     done = subprocess.run([*command, "--first-seed", "10000"], capture_output=True, text=True, check=True)
     published, learned = map(json.loads, done.stdout.splitlines())
     assert (published["law"], learned["law"]) == ("DSP", "sindyrl, seed 10000")
@@ -157,6 +307,8 @@ def test_wrong_use_is_a_named_error():
         run(Settings(tasks=("walker",)))
     with pytest.raises(ValueError, match="`--seeds` must be at least 1"):
         run(Settings(seeds=0))
+    with pytest.raises(ValueError, match="`--agent-seeds` must not be negative"):
+        run(Settings(agent_seeds=-1))
     with pytest.raises(ValueError, match="at least 1000 episodes"):
         run(Settings(save=True, episodes=999))
     with pytest.raises(ValueError, match="needs the full search"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.linalg import solve_discrete_are
 
-from sindyrl.controllers.sampling import CrossEntropyPlanner, _compiled, _Form
+from sindyrl.controllers.sampling import CrossEntropyPlanner, _compiled, _Form, _worst_mean
 from sindyrl.expression import Variable
 from sindyrl.library import identity_library
 from sindyrl.model import Model
@@ -91,20 +91,85 @@ def test_the_plan_says_what_the_model_predicts():
     assert plan.outcome is Outcome.solved
 
 
+MEMBERS = np.array([[0.0, 0.0, 1.0], [0.0, -0.5, 0.7], [0.3, 0.0, 1.2]])
+
+
+def totals(plan, members):
+    """The return of a plan from (0.5, 0.1) in each of the members, by the model's own steps."""
+    found = []
+    for coef in members:
+        x, total = np.array([0.5, 0.1]), 0.0
+        for held in plan.u:
+            x = cart_model(coef).step(x, held)
+            total += TASK.reward(np.concatenate([x, held]))[0]
+        found.append(total)
+    return np.array(found)
+
+
 def test_over_an_ensemble_the_cost_is_the_mean_over_the_members():
-    members = np.array([[0.0, 0.0, 1.0], [0.0, -0.5, 0.7], [0.3, 0.0, 1.2]])
-    task, model = TASK, cart_model(members)
     for used in (2, 5):
-        planner = CrossEntropyPlanner(model, task, **{**quick, "members": used})
+        planner = CrossEntropyPlanner(cart_model(MEMBERS), TASK, **{**quick, "members": used})
         plan = planner.plan(np.array([0.5, 0.1]), planner.init(np.zeros(2)))
-        totals = []
-        for coef in members[np.arange(used) % 3]:
-            x, total = np.array([0.5, 0.1]), 0.0
-            for held in plan.u:
-                x = cart_model(coef).step(x, held)
-                total += task.reward(np.concatenate([x, held]))[0]
-            totals.append(total)
-        assert plan.cost == pytest.approx(-np.mean(totals), rel=1e-5)
+        assert plan.cost == pytest.approx(-totals(plan, MEMBERS[np.arange(used) % 3]).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("tail", "worst"), [(2 / 3, 2), (1 / 3, 1), (0.01, 1)])
+def test_averse_to_risk_the_cost_is_the_mean_over_the_worst_members(tail, worst):
+    planner = CrossEntropyPlanner(cart_model(MEMBERS), TASK, **{**quick, "members": 3}, tail=tail)
+    plan = planner.plan(np.array([0.5, 0.1]), planner.init(np.zeros(2)))
+    assert plan.cost == pytest.approx(-np.sort(totals(plan, MEMBERS))[:worst].mean(), rel=1e-5)
+
+
+def test_the_mean_of_the_tail_is_the_conditional_value_at_risk():
+    returns = np.random.default_rng(0).normal(size=(50, 5)).astype(np.float32)
+    tails = np.linspace(0.02, 1.0, 50)
+    found = np.stack([jax.jit(_worst_mean)(returns, np.float32(tail)) for tail in tails])
+    # Rockafellar and Uryasev: max over c of c - E[(c - r)+] / tail, a concave function with its kinks at the returns.
+    below = np.maximum(returns[:, :, None] - returns[:, None, :], 0.0).mean(axis=-1)
+    for tail, one in zip(tails, found, strict=True):
+        np.testing.assert_allclose(one, (returns - below / tail).max(axis=-1), atol=1e-5)
+    assert (np.diff(found, axis=0) >= -1e-6).all()
+    np.testing.assert_allclose(found[tails <= 0.2], np.broadcast_to(returns.min(axis=-1), (10, 50)), atol=1e-7)
+    np.testing.assert_array_equal(found[-1], jax.jit(lambda r: r.mean(axis=-1))(returns))  # to the last bit
+
+
+def test_near_a_cliff_that_one_member_of_four_sees_earlier_risk_decides_how_far_to_go():
+    """``x+ = b u``, the reward x, and 0.25 is lost beyond x = 1; b is 1 in three members and 2 in the fourth.
+
+    Of the inputs at which no member falls u = 1/2 is the best, of the others u = 1, where the fourth falls. The worst
+    2 or 3 members earn 1/2 in the one case; a tail of s members earns (s - 1 - 0.25) / s in the other, which is more
+    from s = 2.5 on, a share of 0.625.
+    """
+    x = Variable("x")
+    states, inputs = (Signal("x", "", -1.0, 1.0),), (Signal("u", "", -1.0, 1.0),)
+    task = cart_task(
+        states=states,
+        inputs=inputs,
+        structure=Increment(),
+        reward=SymbolicMap(["x"], {"r": x}),
+        failure_reward=-0.25,
+        mirror=(),
+    )
+    rates = SparseMap(identity_library().bind(("x",), ("u",)), [[[0.0, b]] for b in (1.0, 1.0, 1.0, 2.0)], ("delta_x",))
+    model = Model(rates, Increment(), states, inputs, task.dt, [[-1.0, 1.0]])
+    planner = CrossEntropyPlanner(model, task, horizon=1, hold=1, samples=256, elites=16, rounds=6)
+    for tail, u, value in ((1.0, 1.0, 0.6875), (0.65, 1.0, 1.35 / 2.6), (0.6, 0.5, 0.5), (0.25, 0.5, 0.5)):
+        plan = dataclasses.replace(planner, tail=tail).plan(np.zeros(1), planner.init(np.zeros(1)))
+        assert plan.u[0, 0] == pytest.approx(u, abs=0.01)
+        assert plan.cost == pytest.approx(-value, abs=0.01)
+
+
+def test_another_risk_compiles_nothing():
+    planner = CrossEntropyPlanner(cart_model(MEMBERS), TASK, **quick)
+    planner.plan(np.array([0.5, 0.1]), planner.init(np.zeros(2)))
+    before, size = _compiled.cache_info(), compiled_search(planner)._cache_size()
+    plans = [
+        dataclasses.replace(planner, tail=tail).plan(np.array([0.5, 0.1]), planner.init(np.zeros(2)))
+        for tail in (1.0, 0.7, 0.5)
+    ]
+    assert _compiled.cache_info().misses == before.misses
+    assert compiled_search(planner)._cache_size() == size
+    assert plans[0].cost < plans[1].cost < plans[2].cost
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
@@ -199,12 +264,24 @@ def test_no_setting_of_jax_is_changed_and_double_precision_is_not_needed():
         ({"samples": 5, "elites": 6}, r"`CrossEntropyPlanner\(elites=...\)` must not exceed samples=5. Got 6"),
         ({"spread": 0.0}, r"`CrossEntropyPlanner\(spread=...\)` must be positive. Got 0.0"),
         ({"spread": np.nan}, r"`CrossEntropyPlanner\(spread=...\)` must be positive. Got nan"),
+        *[
+            ({"tail": tail}, rf"`CrossEntropyPlanner\(tail=...\)` must be a share of the members in .* Got {tail}")
+            for tail in (0.0, 1.5, np.nan)
+        ],
+        ({"tail": 0.5, "model": cart_model(MEMBERS), "members": 1}, r"at least 2 different .* Got members=1 and .* 3"),
+        ({"tail": 0.5, "model": cart_model()}, r"at least 2 different .* Got members=4 and a model with 1"),
         ({"model": integrator()[1]}, r"must agree on names. Got \('x',\) with"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         CrossEntropyPlanner(**{"model": cart_model(), "task": cart_task(), **settings})
+
+
+def test_several_states_at_once_are_refused():
+    planner = CrossEntropyPlanner(cart_model(), TASK, **quick)
+    with pytest.raises(ValueError, match=r"`CrossEntropyPlanner.plan\(x=...\)` must be one state, .* Got \(3, 2\)"):
+        planner.plan(np.zeros((3, 2)), planner.init(np.zeros(2)))
 
 
 def test_closing_the_loop_brings_the_cart_to_rest():

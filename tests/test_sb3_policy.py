@@ -193,6 +193,16 @@ def test_a_function_is_fed_all_states():
     np.testing.assert_allclose(model.predict(np.array([[5.0, 1.0, 0.5]]))[0], [[0.5]])
 
 
+def test_a_function_of_a_single_state_predicts_for_as_many_observations_as_there_are_states():
+    """x[1] is a state, in a batch of any size; a batch of 3 of 3 states would hide that it was taken for a row."""
+    model = Predictor(lambda x: np.array([x[1] - 0.5 * x[2]]), TASK)
+    x = np.random.default_rng(1).uniform(-1.0, 1.0, (3, 3))
+    np.testing.assert_allclose(model.predict(x)[0], x[:, 1:2] - 0.5 * x[:, 2:])
+    np.testing.assert_allclose(model.predict(x[2])[0], x[2, 1:2] - 0.5 * x[2, 2:])
+    with pytest.raises(ValueError, match=r"1 inputs for each observation. Got shape \(2,\)"):
+        Predictor(lambda x: x[:2], TASK).predict(x)
+
+
 def test_a_predictor_of_foreign_states_and_observations_of_other_sizes_are_refused():
     with pytest.raises(ValueError, match="'z'"):
         Predictor(SymbolicMap(["z"], {"u": Variable("z")}), TASK)

@@ -1,20 +1,25 @@
 """The SINDy-RL reproduction: what it counts, the true pole, what is kept comes back, and a small run of all of it."""
 
+import base64
 import dataclasses
+import io
 import json
 import math
 import re
 import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from paper_reproductions.zolman2024_sindy_rl import analysis, distillation, plot, studies
 from paper_reproductions.zolman2024_sindy_rl import run as study
+from paper_reproductions.zolman2024_sindy_rl.figure_file import figure_file
 from paper_reproductions.zolman2024_sindy_rl.methods import METHODS, method, published_task
+from paper_reproductions.zolman2024_sindy_rl.reported import reported
 from sindyrl.envs import cartpole
-from sindyrl.landscape import fixed_points
+from sindyrl.landscape import drawn, fixed_points, landscape
 from sindyrl.learn.network import NeuralPolicy
 from sindyrl.sparse_map import SparseMap
 
@@ -70,6 +75,30 @@ def test_ratios_compare_medians_over_seeds():
     assert lacking["published_reached_700"] == pytest.approx(1 / 3, abs=1e-3)
     assert "published_steps_to_700" not in lacking
     assert "published_times_fewer_than_ppo" not in lacking
+
+
+def distilled(method_name, seed, teacher, **recipes):
+    made = {name: {"terms": terms, "return": value} for name, (terms, value) in recipes.items()}
+    head = {"of": f"{method_name} {seed}", "return": teacher}
+    return {"kind": "distill", "key": f"d {seed}", "method": method_name, "teacher": head, "recipes": made}
+
+
+def test_a_sparse_policy_is_compared_with_its_own_network_seed_by_seed():
+    lines = [
+        distilled("default", 0, 800.0, ours=(6, 760.0)),  # exactly 95 %
+        distilled("default", 1, 400.0, ours=(21, 800.0)),  # too many terms
+        distilled("default", 2, 500.0, ours=(8, 470.0)),  # 94 %
+        distilled("default", 3, 500.0, ours=(20, 550.0)),
+        distilled("published", 0, 100.0, ours=(4, 90.0)),
+    ]
+    found = analysis.figures(lines, {})
+    of = lambda what: found[f"default_sparse_{what}"]  # noqa: E731
+    assert (of("seeds"), of("teacher_return"), of("ours_terms"), of("ours_most_terms")) == (4, 500, 14, 21)
+    assert of("ours_kept") == 0.5
+    quartiles = np.quantile([0.95, 2.0, 0.94, 1.1], (0.25, 0.5, 0.75))
+    names = [f"ours_share_of_teacher{part}" for part in ("_quartile_1", "", "_quartile_3")]
+    np.testing.assert_allclose([of(name) for name in names], quartiles, atol=6e-4)
+    assert (found["sparse_seeds"], found["sparse_ours_share_of_teacher"], found["sparse_ours_kept"]) == (1, 0.9, 0.0)
 
 
 def test_peers_are_read_from_what_is_committed(tmp_path):
@@ -151,6 +180,13 @@ def test_the_methods_are_those_of_the_paper_and_ours():
     assert (changed.rounds, changed.ppo.updates, changed.ppo.length) == (3, 2, 2000)
     limits = {signal.name: (signal.lower, signal.upper) for signal in published_task().states}
     assert limits == {"x": (-5, 5), "cos": (-1.1, 1.1), "sin": (-1.1, 1.1), "v": (-10, 10), "w": (-10, 10)}
+
+
+def test_what_was_compiled_for_one_seed_serves_the_next():
+    for name in METHODS:
+        assert method(name).task is method(name, rounds=3).task
+    assert method("published", rounds=3).settings.rounds == 3
+    assert method("published").settings.rounds == 250
 
 
 @pytest.fixture(scope="module")
@@ -247,10 +283,77 @@ def test_every_figure_is_drawn_and_twice_the_same(planted, monkeypatch):
     assert plot.coefficients(planted[0]) == files["coefficients.svg"]
 
 
+def test_a_figure_s_file_has_its_letters_and_its_levels_as_exact_pixels(monkeypatch):
+    from PIL import Image
+
+    plane = studies.pole_plane(13, 9)
+    made = landscape(plane, lambda x: x[..., 1] * x[..., 4], "product of two")
+    figure = lambda: drawn([[made, made]], titles=["left", "right <&>"])  # noqa: E731
+    text = figure_file(figure(), "product")
+    assert figure_file(figure(), "product") == text
+    for words in ("product of two", "left", "right &lt;&amp;&gt;", "angle (cos, sin) [°]"):
+        assert f">{words}</text>" in text
+    images = [base64.b64decode(data) for data in re.findall(r'base64,([^"]*)"', text)]
+    monkeypatch.setattr("paper_reproductions.zolman2024_sindy_rl.figure_file._few_colors", lambda data: data)
+    originals = [base64.b64decode(data) for data in re.findall(r'base64,([^"]*)"', figure_file(figure(), "product"))]
+    assert len(images) == len(originals) >= 2
+    for image, original in zip(images, originals, strict=True):
+        one, other = (np.asarray(Image.open(io.BytesIO(data)).convert("RGBA")) for data in (image, original))
+        np.testing.assert_array_equal(one, other)
+        assert len(np.unique(one.reshape(-1, 4), axis=0)) < 20
+        assert len(image) < len(original)
+    ElementTree.fromstring(text)
+    used, known = set(re.findall(r'class="(\w+)"', text)), set(re.findall(r"^\.(\w+)\{", text, re.MULTILINE))
+    assert used == known != set()
+
+
+def test_saved_figures_are_small():
+    sizes = [file.stat().st_size for file in (FOLDER / "results").glob("*.svg")]
+    assert max(sizes, default=0) < 150_000
+    assert sum(sizes) < 750_000
+
+
 def test_saved_lines_are_one_file_for_each_kind(planted):
-    files = study.texts(planted)
+    bare = {"key": "published 1", "kind": "learn", "curve": [], "teacher": {"network": 3}}
+    files = study.texts([*planted, bare])
     assert set(files) == {"learn.jsonl", "distill.jsonl"}
-    assert json.loads(files["learn.jsonl"])["key"] == "published 0"
+    first, second = map(json.loads, files["learn.jsonl"].splitlines())
+    assert first == json.loads(json.dumps(planted[0]))
+    assert second == {"key": "published 1", "kind": "learn", "curve": []}  # its network draws no figure
+    assert json.loads(files["distill.jsonl"])["teacher"]["of"] == "published 0"
+
+
+def test_each_seed_is_distilled_after_it_has_learned_and_a_line_without_its_network_learns_again(monkeypatch):
+    tasks = study.tasks_of(("published", "linear", "default"), range(4), 40, quick=False, study=False, distill=2)
+    keys = [task.key for task in tasks]
+    premises = {task.key: task.key.removeprefix("distill ") for task in tasks if task.kind == "distill"}
+    assert [sum(key.startswith(f"distill {name}") for key in keys) for name in METHODS] == [2, 0, 4]
+    assert all(keys.index(learned) == keys.index(key) - 1 for key, learned in premises.items())
+
+    asked = []
+    monkeypatch.setattr(studies, "learn", lambda name, seed, **_: asked.append(seed) or {"teacher": f"of {seed}"})
+    monkeypatch.setattr(distillation, "distilled", lambda record, seed, **more: {"from": record["teacher"], **more})
+    without, whole = [task for task in tasks if task.key.startswith("distill default")][1:3]
+    done = {premises[without.key]: {"curve": []}, premises[whole.key]: {"teacher": "kept"}}
+    told = lambda *_: None  # noqa: E731
+    assert without.run(done, told) == {"from": "of 1", "quick": False, "keep": False}
+    assert whole.run(done, told)["from"] == "kept"
+    assert asked == [1]
+    assert without.run({}, told) is None
+
+
+def test_linear_ends_with_as_many_real_steps():
+    steps = {}
+    for name in ("published", "linear"):
+        settings = method(name, **study._rounds(name, 40)).settings
+        steps[name] = settings.first_steps + settings.rounds * settings.collect_steps[0]
+    assert steps == {"published": 28_000, "linear": 28_000}
+    assert study._rounds("linear", None) == {}
+
+
+def test_our_loop_is_the_same_whatever_the_published_settings_rounds():
+    keys = lambda rounds: [t.key for t in study.tasks_of(("default",), [5, 6], rounds, quick=False, study=False)]  # noqa: E731
+    assert keys(40) == keys(None) == keys(8) != keys(7)
 
 
 def test_claims_are_the_saved_figures():
@@ -258,6 +361,29 @@ def test_claims_are_the_saved_figures():
     known = json.loads(saved.read_text(encoding="utf-8"))["figures"] if saved.exists() else {}
     stated = {claim["figure"]: claim["ours"] for claim in CLAIMS if "ours" in claim}
     assert stated == {figure: known.get(figure) for figure in stated}
+
+
+def test_what_a_run_found_is_written_into_the_claims(tmp_path):
+    file = tmp_path / "expected.toml"
+    file.write_text(
+        'paper = "p"\ncommand = "c"\nminutes = 1\n'
+        '[[claim]]\nclaim = "a"\nfigure = "met"\nours = 7\nat_least = 2\n'
+        '[[claim]]\nclaim = "b"\nfigure = "missed"\n# The saved run misses this: 9.\ntheirs = 5\nat_least = 4\n'
+        '[[claim]]\nclaim = "c"\nfigure = "shown"\n'
+        '[[claim]]\nclaim = "d"\nfigure = "not_run"\nours = 3\nat_least = 4\n'
+    )
+    text = reported(file, {"met": 2.0, "missed": 1, "shown": 0.5})
+    assert tomllib.loads(text)["claim"] == [
+        {"claim": "a", "figure": "met", "ours": 2.0, "at_least": 2},
+        {"claim": "b", "figure": "missed", "theirs": 5, "at_least": 4},
+        {"claim": "c", "figure": "shown", "ours": 0.5},
+        {"claim": "d", "figure": "not_run", "at_least": 4},
+    ]
+    assert text.count("# The saved run misses this: 1.\n") == text.count("# The saved") == 1
+    file.write_text(text)
+    assert reported(file, {"met": 2.0, "missed": 1, "shown": 0.5}) == text
+    saved = json.loads((FOLDER / "results" / "reproduced.json").read_text())["figures"]
+    assert tomllib.loads(reported(FOLDER / "expected.toml", saved))["claim"] == CLAIMS
 
 
 def checklist():

@@ -20,6 +20,7 @@ Backend = Literal["loky", "ray", "dask"]
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _POOLS = 3  # that may break before what is left is given up
+_ATTEMPTS = 2  # at a trial whose process is killed, as a machine short of memory does
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +34,10 @@ class Job:
 
 
 def run_job(job: Job) -> dict[str, Any]:
-    """The figures of a trial, or ``error``: the last words of the process and how it ended. Never raises."""
+    """The figures of a trial, or ``error``: the last words of the process and how it ended. Never raises.
+
+    A process that is killed begins its seed again, once.
+    """
     with tempfile.TemporaryDirectory(prefix="sindyrl-", ignore_cleanup_errors=True) as name:
         file = Path(name) / "figures.json"
         command = [sys.executable, "-P", "-m", "benchmarks.control.worker", job.problem, job.method, str(job.seed)]
@@ -41,7 +45,10 @@ def run_job(job: Job) -> dict[str, Any]:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         surroundings = os.environ | dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(paths)}
         try:
-            done = subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, text=True, check=False)
+            for _ in range(_ATTEMPTS):
+                done = subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, text=True, check=False)
+                if done.returncode >= 0:
+                    break
             if done.returncode == 0:
                 return dict(json.loads(file.read_text(encoding="utf-8")))
         except OSError as error:

@@ -29,6 +29,7 @@ __all__ = [
 
 LEVEL = 700.0  # of at most 1000: the pole is up, and stays there
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+KEPT, FEW = 0.95, 20  # a sparse policy keeps its network's return: at least this share, with at most so many terms
 NN_POLICY = 4674  # numbers of the paper's policy network for the swing-up
 
 _NEAR = 0.1  # rad: as far from its true place as a fixed point may be
@@ -125,8 +126,8 @@ def figures(records: Iterable[Record], peers: Mapping[str, Sequence[Sequence[Rec
                 found[f"published_reward_correlation_{when}"] = record["rewards"][f"correlation_{when}"]
         elif record["kind"] == "speed":
             found["surrogate_steps_per_s"] = record["steps_per_s"]
-        elif record["kind"] == "distill":
-            found |= _of_distillation(record)
+    for name in METHODS:
+        found |= _distilled(name, [r for r in records if r["kind"] == "distill" and r["method"] == name])
     rewards = [record for record in records if record["kind"] == "swimmer reward"]
     if rewards:
         found["swimmer_reward_terms"] = float(np.median([len(record["terms"]) for record in rewards]))
@@ -176,15 +177,35 @@ def _of_models(models: Sequence[Record]) -> dict[str, float]:
     return found
 
 
-def _of_distillation(record: Record) -> dict[str, float]:
-    """Of the published settings' network without a prefix, of others' with the method's name."""
-    head = "" if record["method"] == "published" else f"{record['method']}_"
-    found: dict[str, float] = {}
-    for recipe, made in record["recipes"].items():
+def _distilled(method: str, records: Sequence[Record]) -> dict[str, float]:
+    """Medians and quartiles over seeds; of the published settings' networks without a prefix.
+
+    kept : share of the seeds whose policy keeps 95 % of its own network's return with at most 20 terms
+    """
+    if not records:
+        return {}
+    head = "" if method == "published" else f"{method}_"
+    teachers = np.array([record["teacher"]["return"] for record in records])
+    found = {
+        f"{head}sparse_seeds": float(len(records)),
+        f"{head}sparse_teacher_return": round(float(np.median(teachers)), 1),
+    }
+    for recipe in records[0]["recipes"]:
+        made = [record["recipes"][recipe] for record in records]
+        terms, returns = (np.array([one[part] for one in made], dtype=np.float64) for part in ("terms", "return"))
+        shares = returns / np.maximum(teachers, 1e-9)
         name = f"{head}sparse_{recipe}"
-        found[f"{name}_terms"] = made["terms"]
-        found[f"{name}_share_of_teacher"] = round(made["return"] / max(record["teacher"]["return"], 1e-9), 3)
-        found[f"{name}_times_fewer_numbers"] = round(NN_POLICY / max(made["terms"], 1), 1)
+        low, middle, high = np.quantile(shares, (0.25, 0.5, 0.75))
+        found |= {
+            f"{name}_terms": float(np.median(terms)),
+            f"{name}_most_terms": float(terms.max()),
+            f"{name}_return": round(float(np.median(returns)), 1),
+            f"{name}_share_of_teacher": round(float(middle), 3),
+            f"{name}_share_of_teacher_quartile_1": round(float(low), 3),
+            f"{name}_share_of_teacher_quartile_3": round(float(high), 3),
+            f"{name}_kept": round(float(np.mean((shares >= KEPT) & (terms <= FEW))), 3),
+            f"{name}_times_fewer_numbers": round(NN_POLICY / max(float(np.median(terms)), 1.0), 1),
+        }
     return found
 
 

@@ -28,12 +28,14 @@ _QUICK_PUBLISHED = PublishedSettings(
 _FULL: dict[str, Any] = {"ours": DistillSettings(attempts=5), "published": PublishedSettings()}
 
 
-def distilled(record: Mapping[str, Any], seed: int, *, quick: bool = False) -> dict[str, Any]:
+def distilled(record: Mapping[str, Any], seed: int, *, quick: bool = False, keep: bool = True) -> dict[str, Any]:
     """Sparse policies of the best network of a learning run, in the model of that round.
 
     The published recipe takes no real step. Ours chooses in the model, too, and then plays at most five real episodes,
     counted as selection: the model may promise what it cannot keep. What each earns, and what the network earns, are
     means over other whole real episodes from the same seeds, which choose nothing.
+
+    keep : the policies and their members as maps, for the figures, besides their text
     """
     task = method(record["method"]).task
     model = rebuilt(record["method"], record["teacher"])
@@ -56,12 +58,12 @@ def distilled(record: Mapping[str, Any], seed: int, *, quick: bool = False) -> d
             return float(evaluate(meter, policy, seeds=[seed], states=task.state_names)[0])
 
     def graded(found: Distilled, begun: float) -> dict[str, Any]:
+        maps = {"policy": found.policy.to_json(), "ensemble": found.ensemble.to_json()} if keep else {}
         return {
             "terms": found.sparse.n_terms,
             "candidates": len(found.library) * len(task.inputs),
             "return": earned(found.policy),
-            "policy": found.policy.to_json(),
-            "ensemble": found.ensemble.to_json(),
+            **maps,
             "text": str(found.policy),
             "processor_s": round(time.process_time() - begun, 1),
         }

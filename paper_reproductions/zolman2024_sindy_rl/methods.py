@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -77,7 +78,13 @@ METHODS: dict[MethodName, Callable[[], Method]] = {
 
 def method(name: MethodName, **changes: Any) -> Method:
     """A method by name; ``changes`` of its settings, ``ppo`` as a mapping of changes to its learner."""
-    made = METHODS[name]()
+    made = _made(name)
     if "ppo" in changes:
         changes["ppo"] = dataclasses.replace(made.settings.ppo, **changes["ppo"])
     return dataclasses.replace(made, settings=dataclasses.replace(made.settings, **changes))
+
+
+@functools.cache
+def _made(name: MethodName) -> Method:
+    """Once for all seeds: what was compiled for one task serves no other, were it made in the same way."""
+    return METHODS[name]()

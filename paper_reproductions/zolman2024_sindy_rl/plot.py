@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from paper_reproductions.zolman2024_sindy_rl.analysis import quantile_curve, total_variance
+from paper_reproductions.zolman2024_sindy_rl.figure_file import figure_file
 from paper_reproductions.zolman2024_sindy_rl.methods import method
 from paper_reproductions.zolman2024_sindy_rl.studies import network, pole_plane, rebuilt, reward_map, true_step
 from sindyrl.envs import cartpole
@@ -63,7 +63,7 @@ def learning_curves(curves: Mapping[str, Sequence[Sequence[Record]]]) -> str:
         panels[0].set_ylabel("best return so far")
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=3)
-    return _svg(figure, "learning-curves")
+    return figure_file(figure, "learning-curves")
 
 
 def models_portraits(models: Record) -> str:
@@ -72,7 +72,7 @@ def models_portraits(models: Record) -> str:
     titles = ["true system", *(f"{name}, {models[name]['data']:,} steps" for name in made)]
     figure = portraits([true_step, *(model.step for model in made.values())], pole_plane(), cartpole.DT, titles=titles,
                        columns=4)  # fmt: skip
-    return _svg(figure, "portraits")
+    return figure_file(figure, "portraits")
 
 
 def portraits_over_training(record: Record) -> str:
@@ -81,7 +81,7 @@ def portraits_over_training(record: Record) -> str:
     steps = [rebuilt(record["method"], snapshot).step for snapshot in shown]
     titles = [*(f"{snapshot['data']:,} real steps" for snapshot in shown), "true system"]
     figure = portraits([*steps, true_step], pole_plane(), cartpole.DT, titles=titles, columns=len(steps) + 1)
-    return _svg(figure, "portraits-training")
+    return figure_file(figure, "portraits-training")
 
 
 def variances(record: Record, *, quick: bool = False) -> str:
@@ -110,7 +110,7 @@ def variances(record: Record, *, quick: bool = False) -> str:
         [value(model) for model in models],
     ]
     titles = [f"{snapshot['data']:,} real steps" for snapshot in shown]
-    return _svg(drawn(rows, titles=titles, logarithmic=True), f"variances-{record['method']}")
+    return figure_file(drawn(rows, titles=titles, logarithmic=True), f"variances-{record['method']}")
 
 
 def reward_surfaces(record: Record) -> str:
@@ -131,7 +131,7 @@ def reward_surfaces(record: Record) -> str:
     values, spreads = [true, *map(promised, learned)], [spread(reward) for reward in learned]
     titles = ["true", "learned from random steps", "learned from all steps"]
     figure = drawn([values, spreads], titles=[titles, titles[1:]], logarithmic=[False, True], share=False)
-    return _svg(figure, "reward")
+    return figure_file(figure, "reward")
 
 
 def coefficients(record: Record) -> str:
@@ -139,7 +139,7 @@ def coefficients(record: Record) -> str:
     shown = [record["snapshots"][0], record["snapshots"][-1]]
     maps = [rebuilt(record["method"], snapshot).rates for snapshot in shown]
     titles = [f"next state, {snapshot['data']:,} real steps" for snapshot in shown]
-    return _svg(heat_maps(maps, titles=titles), "coefficients")
+    return figure_file(heat_maps(maps, titles=titles), "coefficients")
 
 
 def policies(record: Record, learned: Record) -> str:
@@ -159,7 +159,9 @@ def policies(record: Record, learned: Record) -> str:
         members = [SparseMap.from_json(made) for made in ensembles.values()]
         rows.append([landscape(plane, _spread_of(policy, plane), "variance of the input") for policy in members])
         titles.append([f"members of: {name}" for name in ensembles])
-    return _svg(drawn(rows, titles=titles, logarithmic=[False, True][: len(rows)]), "policies")
+    return figure_file(
+        drawn(rows, titles=titles, logarithmic=[False, True][: len(rows)]), f"policies-{record['method']}"
+    )
 
 
 def _spread_of(policy: SparseMap, plane: Plane) -> Any:
@@ -178,20 +180,10 @@ def collect_and_batch(found: Mapping[str, float]) -> str:
             axes.plot(*zip(*points, strict=True), "o-", color=COLORS[index % len(COLORS)], label=f"n_batch {batch}")
         axes.set(xscale="log", xlabel="N_collect, real steps of a round", ylabel="best return")
         axes.legend(labelcolor=INK)
-    return _svg(figure, "collect-batch")
+    return figure_file(figure, "collect-batch")
 
 
 def _chosen(snapshots: Sequence[Record]) -> list[Record]:
     """At most four of them, the first and the last among them."""
     index = np.unique(np.linspace(0, len(snapshots) - 1, min(_MOST, len(snapshots))).round().astype(int))
     return [snapshots[i] for i in index]
-
-
-def _svg(figure: Any, name: str) -> str:
-    """The figure as a file of its own; equal figures give equal bytes."""
-    import matplotlib
-
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()

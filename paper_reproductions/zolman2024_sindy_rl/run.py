@@ -1,13 +1,13 @@
 """SINDy-RL's cart-pole swing-up and what is checked of its Swimmer: real steps, models, rewards, sparse policies.
 
     sindyrl reproduce zolman2024_sindy_rl [--quick] [--methods published ...] [--seeds 20] [--rounds 250] [--minutes M]
-        [--study] [--plot] [--fresh] [--json] [--save]
+        [--distill 20] [--study] [--plot] [--fresh] [--json] [--save]
     python -m paper_reproductions.zolman2024_sindy_rl.run    # the same
 
-Models of random steps first, then learning runs, seed by seed, then what is distilled from them. Each is a line in
-runs/zolman2024_sindy_rl/ as soon as it is known: killed and started again, or after --minutes, the program goes on
-with the next. Lines that the same code made with the same settings are not computed again, those in results/ included;
-`origin` counts them. Peers are read from benchmarks/results/ (`sindyrl bench swingup`), never run here.
+Models of random steps first, then learning runs, seed by seed, each followed by what is distilled from it. Each is a
+line in runs/zolman2024_sindy_rl/ as soon as it is known: killed and started again, or after --minutes, the program
+goes on with the next. Lines that the same code made with the same settings are not computed again, those in results/
+included; `origin` counts them. Peers are read from benchmarks/results/ (`sindyrl bench swingup`), never run here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.finished import FinishedLines
 from benchmarks.provenance import NO_PART, code_digest
 from paper_reproductions.zolman2024_sindy_rl import analysis, distillation, studies
-from paper_reproductions.zolman2024_sindy_rl.methods import MethodName
+from paper_reproductions.zolman2024_sindy_rl.methods import MethodName, method
 from sindyrl.map_file import write_text
 
 __all__ = ["Settings", "code", "reproduce"]
@@ -48,6 +48,7 @@ _QUICK: dict[str, dict[str, Any]] = {
     "default": {"rounds": 1, "calls": 3, "patience": None},
 }  # fmt: skip
 _QUICK["linear"] = _QUICK["published"] | {"rounds": 1}
+_WITH_MODELS = " with models"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +62,10 @@ class Settings:
     first_seed: int = 0
     """The first seed; those from 10000 on are for development. --quick always takes 10000."""
     rounds: int | None = None
-    """Of fitting, learning and collecting; by default 250 (published), 62 (linear) and at most 8 (default)."""
+    """Of fitting, learning and collecting; by default 250 (published), 62 (linear) and at most 8 (default).
+    Given, linear has half as many, each of which takes twice as many real steps, and default still at most 8."""
+    distill: int = 20
+    """Seeds of the published settings whose best network becomes sparse policies; of our loop each seed's does."""
     minutes: float = float("inf")
     """Start nothing new after this time."""
     study: bool = False
@@ -102,6 +106,7 @@ def reproduce(
     seeds: int = Settings.seeds,
     first_seed: int = Settings.first_seed,
     rounds: int | None = Settings.rounds,
+    distill: int = Settings.distill,
     minutes: float = Settings.minutes,
     study: bool = Settings.study,
     plot: bool = Settings.plot,
@@ -109,11 +114,12 @@ def reproduce(
     folder: Path | None = Settings.folder,
 ) -> dict[str, Any]:
     """Run what is not finished; figures, their origin and the files to save, by the contract of ../README.md."""
-    for name, value, least in (("seeds", seeds, 1), ("first_seed", first_seed, 0), ("rounds", rounds, 1)):
+    counts = (("seeds", seeds, 1), ("first_seed", first_seed, 0), ("rounds", rounds, 1), ("distill", distill, 0))
+    for name, value, least in counts:
         if value is not None and value < least:
             raise ValueError(f"`reproduce({name}=...)` must be at least {least}. Got {value}.")
     chosen = range(DEVELOPMENT, DEVELOPMENT + 1) if quick else range(first_seed, first_seed + seeds)
-    tasks = tasks_of(methods, chosen, rounds, quick=quick, study=study)
+    tasks = tasks_of(methods, chosen, rounds, quick=quick, study=study, distill=distill)
     lines = FinishedLines(_key, code=code(), tree="", folder=folder, results=RESULTS)
     finished = {} if fresh else lines.read()
     records: dict[str, dict[str, Any]] = {}
@@ -145,30 +151,44 @@ def reproduce(
 
 
 def tasks_of(
-    methods: Sequence[MethodName], seeds: Sequence[int], rounds: int | None, *, quick: bool, study: bool
+    methods: Sequence[MethodName],
+    seeds: Sequence[int],
+    rounds: int | None,
+    *,
+    quick: bool,
+    study: bool,
+    distill: int = Settings.distill,
 ) -> list[Task]:
     """What is to be done: cheap lines first, then seed by seed, so that a run cut short has something of everything."""
     steps = 2000 if quick else 8000
-    tasks = [_models(seed, steps) for seed in seeds]
+    tasks = [_models(seed, steps, keep=seed == seeds[0]) for seed in seeds]
     tasks += [_speed(tasks[0].key, quick), *(_swimmer_reward(seed, 2000 if quick else 12_000) for seed in seeds)]
-    first: dict[MethodName, str] = {}
-    for seed in seeds:
+    distilled: dict[MethodName, int] = {"published": distill, "linear": 0, "default": 0 if quick else len(seeds)}
+    for number, seed in enumerate(seeds):
         for name in methods:
-            changes = dict(_QUICK[name]) if quick else {} if rounds is None else {"rounds": rounds}
-            keep = name != "linear" and name not in first  # its models show nothing that the others do not
-            task = _learning(name, seed, changes, keep=keep, episodes=1 if quick else None)
-            first.setdefault(name, task.key)
-            tasks.append(task)
-    teachers: list[MethodName] = ["published"] if quick else ["published", "default"]
-    tasks += [_distilling(first[name], seeds[0], quick) for name in teachers if name in first]
+            changes = dict(_QUICK[name]) if quick else _rounds(name, rounds)
+            keep: studies.Keep = "teacher" if number else "models"  # figures are of the first seed
+            if name == "linear":
+                keep = "nothing"  # its models show nothing that the others do not
+            learning = _learning(name, seed, changes, keep=keep, episodes=1 if quick else None)
+            tasks += [learning, *([_distilling(learning, seed, quick)] if number < distilled[name] else [])]
     if study:
         for seed in seeds[:_CELL_SEEDS]:
             tasks += [_cell(collect, batch, seed, quick) for collect in _COLLECT for batch in _BATCH]
     return tasks
 
 
-def _models(seed: int, steps: int) -> Task:
-    return Task(f"models {seed} {steps}", "models", lambda done, told: studies.measure_models(seed, steps))
+def _rounds(name: MethodName, rounds: int | None) -> dict[str, Any]:
+    """The change of settings. `linear` collects 1,000 steps for 500 of `published`, and so ends with as many real ones;
+    `default` stops by itself, and has its own most rounds unless fewer are asked for."""
+    if rounds is None or (name == "default" and rounds >= method(name).settings.rounds):
+        return {}
+    return {"rounds": -(-rounds // 2) if name == "linear" else rounds}
+
+
+def _models(seed: int, steps: int, *, keep: bool) -> Task:
+    key = f"models {seed} {steps}{' with coefficients' * keep}"
+    return Task(key, "models", lambda done, told: studies.measure_models(seed, steps, keep=keep))
 
 
 def _speed(models: str, quick: bool) -> Task:
@@ -185,19 +205,26 @@ def _swimmer_reward(seed: int, steps: int) -> Task:
     return Task(f"{kind} {seed} {steps}", kind, lambda done, told: studies.measure_swimmer_reward(seed, steps))
 
 
-def _learning(name: MethodName, seed: int, changes: dict[str, Any], *, keep: bool, episodes: int | None) -> Task:
+def _learning(
+    name: MethodName, seed: int, changes: dict[str, Any], *, keep: studies.Keep, episodes: int | None
+) -> Task:
     def run_it(done: Mapping[str, dict[str, Any]], told: Callable[[float, str], None]) -> dict[str, Any]:
         found = studies.learn(name, seed, changes=changes, keep=keep, episodes=episodes, told=told)
         return {"method": name, "seed": seed} | found
 
-    return Task(f"{name} {seed}{' with models' * keep}{_digest(changes, episodes)}", "learn", run_it)
+    return Task(f"{name} {seed}{_WITH_MODELS * (keep == 'models')}{_digest(changes, episodes)}", "learn", run_it)
 
 
-def _distilling(learned: str, seed: int, quick: bool) -> Task:
+def _distilling(learning: Task, seed: int, quick: bool) -> Task:
     def run_it(done: Mapping[str, dict[str, Any]], told: Any) -> dict[str, Any] | None:
-        return distillation.distilled(done[learned], seed, quick=quick) if learned in done else None
+        learned = done.get(learning.key)
+        if learned is None:
+            return None
+        if "teacher" not in learned:  # as in most saved lines: learned again
+            learned = learned | (learning.run(done, told) or {})
+        return distillation.distilled(learned, seed, quick=quick, keep=_WITH_MODELS in learning.key)
 
-    return Task(f"distill {learned}", "distill", run_it)
+    return Task(f"distill {learning.key}", "distill", run_it)
 
 
 def _cell(collect: int, batch: int, seed: int, quick: bool) -> Task:
@@ -249,10 +276,12 @@ def _key(record: Mapping[str, Any]) -> str:
 
 
 def texts(records: Any) -> dict[str, str]:
-    """One file of lines for each kind."""
+    """One file of lines for each kind; networks, 65 kB each, only where figures are drawn from them."""
     groups: dict[str, list[str]] = {}
     for record in records:
-        groups.setdefault(record["kind"].replace(" ", "-"), []).append(json.dumps(record) + "\n")
+        slim = record["kind"] == "learn" and "snapshots" not in record
+        line = {name: value for name, value in record.items() if not (slim and name == "teacher")}
+        groups.setdefault(record["kind"].replace(" ", "-"), []).append(json.dumps(line) + "\n")
     return {f"{kind}.jsonl": "".join(lines) for kind, lines in groups.items()}
 
 
@@ -271,7 +300,7 @@ def drawings(
     for record in records:
         if record["kind"] == "models" and "portraits.svg" not in files:
             files["portraits.svg"] = plot.models_portraits(record["models"])
-        elif record["kind"] == "distill":
+        elif record["kind"] == "distill" and "snapshots" in by_key[record["teacher"]["of"]]:
             files[f"policies-{record['method']}.svg"] = plot.policies(record, by_key[record["teacher"]["of"]])
     for record in learned:
         if "snapshots" in record:

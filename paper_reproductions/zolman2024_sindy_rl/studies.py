@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -27,6 +27,7 @@ from sindyrl.sparse_map import SparseMap
 from sindyrl.trajectory import Dataset
 
 __all__ = [
+    "Keep",
     "correlation",
     "learn",
     "measure_models",
@@ -42,6 +43,8 @@ __all__ = [
     "true_step",
     "unpacked",
 ]
+
+Keep = Literal["nothing", "teacher", "models"]
 
 ENVIRONMENT = "sindyrl/CartPoleSwingUp-v0"
 REWARD_LIBRARY = polynomial_library(3, bias=True)
@@ -113,8 +116,11 @@ def reward_map(record: Mapping[str, Any]) -> SparseMap:
 # ---- models of random steps
 
 
-def measure_models(seed: int, steps: int = 8000) -> dict[str, Any]:
-    """Each method's model of the same kind of data that it has before its first policy, without any learning."""
+def measure_models(seed: int, steps: int = 8000, *, keep: bool = True) -> dict[str, Any]:
+    """Each method's model of the same kind of data that it has before its first policy, without any learning.
+
+    keep : the coefficients too, for figures
+    """
     found: dict[str, Any] = {}
     for name in ("published", "linear", "default"):
         made = method(name)
@@ -124,7 +130,7 @@ def measure_models(seed: int, steps: int = 8000) -> dict[str, Any]:
             "data": data.steps,
             "terms": model.n_terms,
             "fixed_points": poles_found(model),
-            **snapshot(model),
+            **(snapshot(model) if keep else {}),
         }
         if name == "published":
             found[name]["euler"] = euler(model)
@@ -247,14 +253,15 @@ def learn(
     seed: int,
     *,
     changes: Mapping[str, Any] | None = None,
-    keep: bool = False,
+    keep: Keep = "nothing",
     episodes: int | None = None,
     told: Callable[[float, str], None] = lambda share, text: None,
 ) -> dict[str, Any]:
     """One run: a point of the learning curve after each round.
 
     changes : of the method's settings, see `method`
-    keep : keep models along the way, the best teacher, and rewards learned before and after, for the figures
+    keep : the best network with its model, from which sparse policies are distilled ("teacher"); also models along
+        the way, and rewards learned before and after, for the figures ("models")
     episodes : of each evaluation, default the method's
     """
     made = method(name, **(changes or {}))
@@ -279,18 +286,20 @@ def learn(
         point = {"data": counts["data"], "selection": counts["selection"], "return": value}
         curve.append(point | {"promised": _number(turn.promised), "terms": turn.model_terms})
         number = len(curve)
-        if keep and (number & (number - 1) == 0 or number == made.settings.rounds):
+        if keep == "models" and (number & (number - 1) == 0 or number == made.settings.rounds):
             snapshots.append({"data": point["data"]} | snapshot(model))
-        if keep and value > best["return"]:
+        if keep != "nothing" and value > best["return"]:
             best = {"return": value, "data": point["data"], "network": packed_network(policy)} | snapshot(model)
         told(number / made.settings.rounds, f"{name} {seed}: {value:.0f} after {point['data']} steps")
 
     found = dyna(meter, made.task, made.settings, seed=seed, fit=made.fit, after=after)
     record = {"curve": curve, "processor_s": round(time.process_time() - begun, 1)}
-    if keep:
+    if keep != "nothing":
+        record["teacher"] = best
+    if keep == "models":
         if not snapshots or snapshots[-1]["data"] != curve[-1]["data"]:
             snapshots.append({"data": curve[-1]["data"]} | snapshot(sparse(found.model)))
-        record |= {"snapshots": snapshots, "teacher": best, "rewards": _rewards(found.data, made.settings.first_steps)}
+        record |= {"snapshots": snapshots, "rewards": _rewards(found.data, made.settings.first_steps)}
     return record
 
 

@@ -100,8 +100,9 @@ class RollOuts:
                 break
         self.scorer.model_steps += count * steps
         returns = np.asarray(carry.total, dtype=np.float64)
-        if len(labels) < steps and carry.over is None:  # out of the ranges for good
-            returns = returns + (steps - len(labels)) * float(task.failure_reward or 0.0)
+        # Cut short: what is out of the ranges, and not at its end, would have failed at every step that was left.
+        missing = (steps - len(labels)) * float(task.failure_reward or 0.0)
+        returns = np.where(np.asarray(carry.valid), returns, returns + missing)
         returns = np.where(np.isfinite(returns), returns, self.scorer.floor)
         return Visited(np.concatenate(seen_at), np.concatenate(labels), returns)
 

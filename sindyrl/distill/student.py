@@ -49,7 +49,10 @@ Validate = Callable[[SymbolicMap], float]
 
 @dataclasses.dataclass(frozen=True)
 class DistillSettings:
-    """Effort and caution. The defaults suit a teacher that answers batches; a planner wants ``scenarios=4, rounds=1``.
+    """Effort and caution. The defaults suit a teacher that answers batches.
+
+    A planner wants ``scenarios=4, rounds=1, episodes=4, tube=0``: each label is a plan, and where it did not come by
+    its own way it plans anew, less well.
 
     scenarios, spread : in which teacher and students are compared: how many, and the relative standard deviation of the
         model's coefficients. The teacher's roll-outs there are also the first data.

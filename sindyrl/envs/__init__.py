@@ -7,6 +7,7 @@ import gymnasium
 
 _ENTRY_POINTS = {
     "sindyrl/CartPoleSwingUp-v0": "sindyrl.envs.cartpole:CartPoleSwingUp",
+    "sindyrl/DoubleCartPoleSwingUp-v0": "sindyrl.envs.double_cartpole:DoubleCartPoleSwingUp",
     "sindyrl/Pendulum-v0": "sindyrl.envs.pendulum:Pendulum",
     "sindyrl/Acrobot-v0": "sindyrl.envs.acrobot:Acrobot",
     "sindyrl/ContinuousCartPole-v0": "sindyrl.envs.continuous_cartpole:ContinuousCartPole",

@@ -24,14 +24,11 @@ Source: Tassa et al., DeepMind Control Suite, arXiv 1801.00690; task ``cartpole.
 from __future__ import annotations
 
 import math
-import os
-import sys
-from types import ModuleType
 from typing import Any
 
-import gymnasium
 import numpy as np
 
+from sindyrl.envs.control_suite import ControlSuite, cartpole_suite
 from sindyrl.expression import Variable, exp, maximum
 from sindyrl.library import polynomial_library
 from sindyrl.structure import SecondOrder
@@ -95,7 +92,7 @@ task = Task(
 )
 
 
-class CartPoleSwingUp(gymnasium.Env[np.ndarray, np.ndarray]):
+class CartPoleSwingUp(ControlSuite):
     """``sindyrl/CartPoleSwingUp-v0``; observation, action, units and signs are in the text of this module.
 
     ``reset(seed=...)`` decides everything that follows; without a seed the random stream goes on.
@@ -103,58 +100,26 @@ class CartPoleSwingUp(gymnasium.Env[np.ndarray, np.ndarray]):
     Raises `ImportError` if the ``envs`` extra is not installed.
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium's interface)
     task = task
     dt = DT
 
     def __init__(self, render_mode: None = None) -> None:
-        if render_mode is not None:
-            raise ValueError(f"`CartPoleSwingUp(render_mode=...)` must be None. Got {render_mode!r}.")
-        self.render_mode = None
-        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (len(STATES),), np.float64)
-        self.action_space = gymnasium.spaces.Box(task.action_low, task.action_high, dtype=np.float64)
-        simulation = _suite().swingup()
-        self._physics, self._swingup = simulation.physics, simulation.task
-        # Views into the simulator's memory; reading them is 15 times faster than dm_control's access by name.
-        self._qpos, self._qvel = self._physics.data.qpos, self._physics.data.qvel
+        super().__init__(render_mode)
         self._pole_frame = self._physics.data.xmat[self._physics.model.name2id("pole_1", "body")]
-        self._steps_left = 0
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
-        unknown = sorted(set(options or {}) - {"state"})
-        if unknown:
-            raise ValueError(f"`reset(options=...)` understands 'state'. Got {unknown}.")
-        # Each episode's seed is drawn from Gymnasium's stream, which `seed` restarts and which otherwise goes on.
-        self._swingup.random.seed(int(self.np_random.integers(2**32)))
-        with self._physics.reset_context():
-            if options and "state" in options:
-                _place(self._physics, options["state"])
-            else:
-                self._swingup.initialize_episode(self._physics)
-        self._steps_left = STEPS_PER_EPISODE
-        return self._observation(), {}
-
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        if self._steps_left == 0:
-            raise gymnasium.error.ResetNeeded("`step` needs a running episode. Call `reset` first.")
-        if not (np.shape(action) == (1,) and math.isfinite(action[0])):
-            raise ValueError(f"`step(action)` must be one finite number in an array of shape (1,). Got {action!r}.")
-        self._swingup.before_step(action, self._physics)
-        self._physics.step()
-        reward = float(self._swingup.get_reward(self._physics))
-        self._steps_left -= 1
-        return self._observation(), reward, False, self._steps_left == 0, {}
-
-    def close(self) -> None:
-        self._physics.free()
+    @staticmethod
+    def _simulation() -> Any:
+        return cartpole_suite().swingup()
 
     def _observation(self) -> np.ndarray:
         # The pole turns about y: its frame's z axis is (sin, 0, cos) in the world.
         frame, qpos, qvel = self._pole_frame, self._qpos, self._qvel
         return np.array([qpos[0], frame[8], frame[2], qvel[0], qvel[1]])
+
+    @staticmethod
+    def _inner(state: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        x, cos, sin, v, w = state
+        return (x, math.atan2(sin, cos)), (v, w)
 
 
 def accelerations(x: np.ndarray, u: np.ndarray) -> np.ndarray:
@@ -162,39 +127,4 @@ def accelerations(x: np.ndarray, u: np.ndarray) -> np.ndarray:
 
     x : (n, 5)    u : (n, 1)    Returns (n, 2), columns ``dv, dw``.
     """
-    x, u = np.asarray(x, dtype=np.float64), np.asarray(u, dtype=np.float64)
-    if x.ndim != 2 or x.shape[1] != len(STATES) or u.shape != (len(x), 1):
-        raise ValueError(f"`accelerations(x, u)` must have shapes (n, 5) and (n, 1). Got {x.shape} and {u.shape}.")
-    physics = _suite().swingup().physics
-    out = np.empty((len(x), 2))
-    for row, (state, command) in enumerate(zip(x, u, strict=True)):
-        _place(physics, state)
-        physics.set_control(command)
-        physics.forward()
-        out[row] = physics.data.qacc
-    physics.free()
-    return out
-
-
-def _place(physics: Any, state: Any) -> None:
-    """Writes a state in the order of the observation into the simulator."""
-    values = np.asarray(state, dtype=np.float64)
-    if values.shape != (len(STATES),) or not np.isfinite(values).all():
-        raise ValueError(f"A cart-pole state must be 5 finite numbers {task.state_names}. Got {state!r}.")
-    x, cos, sin, v, w = values
-    physics.data.qpos[:] = (x, math.atan2(sin, cos))
-    physics.data.qvel[:] = (v, w)
-
-
-def _suite() -> ModuleType:
-    # Without this dm_control looks for a display while it is imported. A choice already made is respected.
-    os.environ.setdefault("MUJOCO_GL", "disable")
-    try:
-        from dm_control.suite import cartpole
-    except ImportError as error:
-        remedy = 'The cart-pole needs dm_control and mujoco. Run: pip install "sindyrl[envs]"'
-        if sys.version_info >= (3, 13):
-            # One of dm_control's requirements, not used here, has no wheel for Python 3.13.
-            remedy += " && pip install --no-deps dm_control==1.0.50"
-        raise ImportError(remedy) from error
-    return cartpole
+    return CartPoleSwingUp.accelerations(x, u)

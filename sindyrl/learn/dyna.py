@@ -57,6 +57,7 @@ from sindyrl.learn.member_validation import (
 from sindyrl.learn.reward_correlation import correlation, reward_correlation
 from sindyrl.learn.scoring import objective
 from sindyrl.learn.training_log import TrainingLog
+from sindyrl.loading import check_fit
 from sindyrl.model import Model
 from sindyrl.regression.subset import SubsetSelection
 from sindyrl.sparse_map import SparseMap
@@ -110,7 +111,8 @@ def dyna(
     tensorboard : whether the log has event files too; None if the package is there
 
     A refit that fails (ValueError) warns and keeps the model before it; the first one raises. A real system that breaks
-    off with numbers that are not finite warns and ends that policy's turn; in the random steps it raises.
+    off with numbers that are not finite warns and ends that policy's turn; in the random steps it raises. So do spaces
+    other than the task's, before the first step: inputs that it has not got would be learned with, or applied.
     Raises `CheckpointError` if the folder holds a run of other settings, task, learner or seed. Functions are told
     apart by their names and by the plain settings they enclose, not by what they do; one that remembers earlier calls
     (networks that go on where the last fit ended) begins anew in a run that goes on, which then has other numbers.
@@ -118,6 +120,7 @@ def dyna(
     settings = DynaSettings() if settings is None else settings
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"`dyna(seed=...)` must be a non-negative integer. Got {seed!r}.")
+    check_fit(task, env)
     meter = env if isinstance(env, InteractionMeter) else InteractionMeter(env)
     fit = sparse_model(task) if fit is None else fit
     learner = PPO(settings.ppo) if learner is None else learner
@@ -457,8 +460,10 @@ class _Dyna:
     def _grade(self, policy: LearnedPolicy, new: Dataset) -> float | None:
         """Mean real return: of the whole episodes among the new data, or else of episodes played for it."""
         horizon = self.task.horizon
-        # All episodes but the last were ended by the environment or the horizon, not by the budget of steps.
-        parts = new.trajectories if len(new[-1]) == horizon else new.trajectories[:-1]
+        # Those that began early enough to reach the horizon. All that happened to end within the steps would be the
+        # short ones: of a policy that falls now and then only the falls.
+        begun = np.cumsum([0, *(len(part) for part in new)])
+        parts = [part for part, k in zip(new, begun, strict=False) if k + horizon <= new.steps]
         if parts:
             return float(np.mean([np.sum(part.r) for part in parts if part.r is not None]))
         if not self.settings.selection_episodes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, get_args
 
 from sindyrl.envs.surrogate import Leaving, Mode
 from sindyrl.learn.ppo import PPOSettings
@@ -25,7 +25,8 @@ class DynaSettings:
     target : real return that ends it all; a round ends when the model promises ``margin`` times as much, and not for
         lack of progress before it promises the target. None: no such thing
     margin : see ``target``
-    selection_episodes : real episodes that grade a policy whose data are not whole episodes
+    selection_episodes : real episodes that grade a policy whose data have no episode that began a whole horizon before
+        the last step
     rollback : take back a policy that grades worse than the best one, and return the best one
     log_std : what the exploration is raised to, if it is lower, when the model has changed: a policy that no longer
         explores cannot learn that the new model is another one. None leaves it
@@ -94,6 +95,11 @@ class DynaSettings:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"`DynaSettings({name}=...)` must be positive. Got {value!r}.")
+        for name, allowed in (("mode", get_args(Mode)), ("leaving", get_args(Leaving))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"`DynaSettings({name}=...)` must be one of {allowed}. Got {getattr(self, name)!r}.")
+        if not 0.0 <= self.spread < 1.0:
+            raise ValueError(f"`DynaSettings(spread=...)` must be in [0, 1). Got {self.spread!r}.")
         if self.anneal is not None and not self.anneal > 0:
             raise ValueError(f"`DynaSettings(anneal=...)` must be positive or None. Got {self.anneal!r}.")
         if not math.isfinite(self.caution):

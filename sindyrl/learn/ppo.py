@@ -253,7 +253,8 @@ def train(surrogate: Surrogate, learner: Learner, settings: PPOSettings) -> tupl
 def judge(surrogate: Surrogate, learner: Learner, settings: PPOSettings, episodes: int = 16) -> np.ndarray:
     """Undiscounted returns (episodes,) of whole episodes in the surrogate, without exploration.
 
-    Episode i begins at the i-th initial state, in the i-th member. Steps after leaving earn the failure reward.
+    Episode i begins at the i-th initial state, in the i-th member. Steps after leaving earn the failure reward. NaN for
+    a policy that has lost its numbers.
     """
     returns = judging(surrogate.form, episodes, settings.squash)(surrogate.data, learner.agent, learner.observations)
     return np.asarray(returns, dtype=np.float64)
@@ -429,6 +430,8 @@ def judging(form: Form, episodes: int, squash: Squash) -> Callable[[SurrogateDat
             after, reward, left, over = step(data, index, x, to_inputs(pre, low, high, squash).T)
             alive = alive & (~left | done)
             gain = jnp.where(done, 0.0, jnp.where(alive, reward, failure))
+            # The surrogate takes what is no number for leaving, which would pass for a policy that merely fails.
+            gain = jnp.where(jnp.isnan(pre).any(axis=-1), jnp.nan, gain)
             return (jnp.where(alive & ~done, after, x), alive, done | (alive & over), total + gain), None
 
         first = (x, jnp.ones(episodes, bool), jnp.zeros(episodes, bool), jnp.zeros(episodes, x.dtype))
