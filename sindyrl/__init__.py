@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from sindyrl.model import Model as Model
     from sindyrl.online import OnlineIdentifier as OnlineIdentifier
     from sindyrl.parameters import measured_inputs as measured_inputs
+    from sindyrl.planar_body import PlanarBody as PlanarBody
     from sindyrl.pysindy_bridge import from_pysindy as from_pysindy
     from sindyrl.rational import identify_rational as identify_rational
     from sindyrl.regression import STLSQ as STLSQ
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from sindyrl.sb3_policy import from_sb3 as from_sb3
     from sindyrl.simulate import simulate as simulate
     from sindyrl.sparse_map import SparseMap as SparseMap
+    from sindyrl.stops_at_wall import StopsAtWall as StopsAtWall
     from sindyrl.structure import Derivative as Derivative
     from sindyrl.structure import Increment as Increment
     from sindyrl.structure import NextState as NextState
@@ -133,6 +135,8 @@ _MODULE_OF = {
     "identify_rational": "rational",
     "simulate": "simulate",
     "OnCircles": "structure",
+    "PlanarBody": "planar_body",
+    "StopsAtWall": "stops_at_wall",
     "fit_reward": "reward_model",
     # controllers
     "BPTT": "learn.bptt",
