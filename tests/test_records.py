@@ -256,6 +256,13 @@ def test_falling_rates_are_functions_of_the_share_that_is_left():
     assert unfolded["n_steps"] == 16
 
 
+def test_what_stable_baselines_adds_to_its_arguments_is_not_added_to_the_settings():
+    """It writes into the dictionaries it is given; a kept agent would then count for other settings."""
+    baseline = dataclasses.replace(TINY, arguments={"policy_kwargs": {"net_arch": [4]}})
+    agents.unfolded(baseline).arguments["policy_kwargs"]["use_sde"] = True
+    assert baseline.arguments == {"policy_kwargs": {"net_arch": [4]}}
+
+
 @pytest.mark.skipif(not agents.trainable(), reason="torch is in an environment of its own")
 def test_an_agent_is_trained_on_counted_steps_and_plays_the_shared_episodes():
     record = agents.train("pendulum", "sindyrl/Pendulum-v0", TINY, 0, range(20_000, 20_002))

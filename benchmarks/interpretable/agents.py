@@ -9,6 +9,7 @@ its own cart-pole is, with the same plant, two inputs and half the time. Nothing
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -193,7 +194,8 @@ def _covers(record: Record, episodes: Sequence[int]) -> bool:
 
 def unfolded(baseline: Baseline) -> Baseline:
     """As Stable-Baselines3 takes it: "lin_0.2" is a function of the share of training that is left."""
-    arguments = {name: _scheduled(value) for name, value in baseline.arguments.items()}
+    # Copied: Stable-Baselines3 adds to the dictionaries that it is given.
+    arguments = {name: _scheduled(value) for name, value in copy.deepcopy(dict(baseline.arguments)).items()}
     if isinstance(arguments.get("train_freq"), list):
         arguments["train_freq"] = tuple(arguments["train_freq"])
     return dataclasses.replace(baseline, arguments=arguments)
