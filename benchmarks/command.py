@@ -12,12 +12,15 @@ run : ``run(settings) -> int | None`` prints, JSON lines only with ``json``, and
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
+
+from benchmarks.orphan import end_with_parent
 
 Options = TypeVar("Options")
 
@@ -29,6 +32,8 @@ def main(
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Parse the options and run. What the user can mend is one line on standard error and exit code 2."""
+    if os.environ.pop("SINDYRL_ENDS_WITH_PARENT", None):
+        end_with_parent()
     program = f"sindyrl bench {Path(sys.argv[0]).stem}" if arguments is None else None
     asked: Any = tyro.cli(settings, args=arguments, prog=program, description=description)
     try:

@@ -56,7 +56,8 @@ def invented(tmp_path, monkeypatch):
     (tmp_path / "setup.cfg").write_text("")
     for file in (folder / "__init__.py", folder / "speed" / "__init__.py"):
         file.write_text("")
-    (folder / "command.py").write_text((ROOT / "benchmarks" / "command.py").read_text())
+    for name in ("command.py", "orphan.py"):
+        (folder / name).write_text((ROOT / "benchmarks" / name).read_text())
     (folder / "double.py").write_text(BENCHMARK)
     (folder / "speed" / "twice.py").write_text(BENCHMARK)
     (folder / "shared.py").write_text('"""No benchmark."""\n\nraise RuntimeError("imported")\n')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,14 +28,15 @@ def episode_seeds(problem: str, seed: int, purpose: str, count: int) -> list[int
 class Judge:
     """Grades policies on an environment of its own.
 
-    curve : ``{"steps", "return", "returns"}`` for each policy reported, at what it had cost by then
+    curve : ``{"steps", "return", "returns"}`` for each policy reported, at what it had cost by then; goes on with
+        that of earlier attempts
     wall_s, processor_s : time that grading took, which is not the method's
     """
 
-    def __init__(self, problem: Problem, seed: int) -> None:
+    def __init__(self, problem: Problem, seed: int, curve: Iterable[dict[str, Any]] = ()) -> None:
         self.problem, self.seed = problem, seed
         self.meter = InteractionMeter(problem.make())
-        self.curve: list[dict[str, Any]] = []
+        self.curve = list(curve)
         self.wall_s = self.processor_s = 0.0
 
     def report(self, policy: Policy, steps: int) -> None:

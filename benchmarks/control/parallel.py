@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.orphan import end_with_parent
 from benchmarks.seeds import ROOT
 
 Backend = Literal["loky", "ray", "dask"]
@@ -25,23 +26,28 @@ _ATTEMPTS = 2  # at a trial whose process is killed, as a machine short of memor
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A trial to be run. problem, method : ``module:name`` of a `Problem` and of a `Method`"""
+    """A trial to be run.
+
+    problem, method : ``module:name`` of a `Problem` and of a `Method`
+    folder : where it keeps what it needs to go on if it is killed; on a cluster, a folder that all machines share
+    """
 
     problem: str
     method: str
     seed: int
     quick: bool = False
+    folder: str | None = None
 
 
 def run_job(job: Job) -> dict[str, Any]:
     """The figures of a trial, or ``error``: the last words of the process and how it ended. Never raises.
 
-    A process that is killed begins its seed again, once.
+    A process that is killed is started once more: it goes on from what it kept, or begins its seed again.
     """
     with tempfile.TemporaryDirectory(prefix="sindyrl-", ignore_cleanup_errors=True) as name:
         file = Path(name) / "figures.json"
         command = [sys.executable, "-P", "-m", "benchmarks.control.worker", job.problem, job.method, str(job.seed)]
-        command += ["quick" if job.quick else "full", str(file)]
+        command += ["quick" if job.quick else "full", str(file), *([job.folder] if job.folder else [])]
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         surroundings = os.environ | dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(paths)}
         try:
@@ -84,7 +90,7 @@ def _computed(jobs: dict[int, Job], workers: int, backend: Backend) -> Iterator[
 
     with _cluster(backend), parallel_config(backend=backend, n_jobs=workers):
         streams = getattr(get_active_backend()[0], "supports_return_generator", False)
-        tasks = [delayed(_numbered)(number, job) for number, job in jobs.items()]
+        tasks = [delayed(_numbered)(number, job, os.getpid()) for number, job in jobs.items()]
         # Where results come all together at the end, a few at a time: what is finished is kept.
         size = len(tasks) if streams else workers
         for start in range(0, len(tasks), size):
@@ -92,7 +98,9 @@ def _computed(jobs: dict[int, Job], workers: int, backend: Backend) -> Iterator[
             yield from pool(tasks[start : start + size])
 
 
-def _numbered(number: int, job: Job) -> tuple[int, dict[str, Any]]:
+def _numbered(number: int, job: Job, study: int) -> tuple[int, dict[str, Any]]:
+    if os.getpid() != study:
+        end_with_parent()  # a study that is killed leaves no workers behind, and they no trials
     return number, run_job(job)
 
 

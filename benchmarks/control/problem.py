@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -39,11 +40,15 @@ class RealSystem:
 
     ``make_env()`` makes as many environments as it likes, each an `InteractionMeter`; all count for it together. Steps
     that it learns from are *data*, steps that choose between policies *selection*; *report* is not for methods.
+
+    folder : where the method may keep what it needs to go on if it is killed; None if nowhere
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, folder: Path | None = None) -> None:
         self.name, self.task, self.threshold = problem.name, problem.task, problem.threshold
+        self.folder = folder
         self._make = problem.make
+        self._earlier = dict.fromkeys(HEADS, 0)
         self._meters: list[InteractionMeter] = []
         self._counting = contextlib.ExitStack()
 
@@ -55,15 +60,32 @@ class RealSystem:
         self._meters.append(meter)
         return meter
 
+    def account(self, *, data: int, selection: int) -> None:
+        """What the method has spent in all, with the attempts that were killed. Raises UncountedSteps if it is less
+        than what was taken here.
+        """
+        earlier = {head: told - self.taken[head] for head, told in (("data", data), ("selection", selection))}
+        if min(earlier.values()) < 0:
+            raise UncountedSteps(
+                f"The method accounts for {data} data and {selection} selection steps, but took {self.taken} here."
+            )
+        self._earlier |= earlier
+
+    @property
+    def taken(self) -> dict[str, int]:
+        """Steps of this process by head, of all environments."""
+        return {head: sum(meter.counts[head] for meter in self._meters) for head in HEADS}
+
     @property
     def counts(self) -> dict[str, int]:
-        """Steps so far by head, of all environments."""
-        return {head: sum(meter.counts[head] for meter in self._meters) for head in HEADS}
+        """Steps so far by head, with those of attempts that were killed."""
+        return {head: steps + self._earlier[head] for head, steps in self.taken.items()}
 
     @property
     def cost(self) -> int:
         """Real steps so far, data and selection."""
-        return sum(meter.cost for meter in self._meters)
+        counts = self.counts
+        return counts["data"] + counts["selection"]
 
     def close(self) -> None:
         self._counting.close()

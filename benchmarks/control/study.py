@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import platform
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,7 +82,9 @@ def run_study(problem: str, settings: Settings, known: Mapping[str, str] | None 
     # Seed by seed: stopped early, there is something of every method.
     left = [(name, seed) for seed in seeds for name in names if (name, seed) not in records]
     check_packages({name: known[name] for name, _ in left})
-    jobs = {Job(problem, known[name], seed, settings.quick): name for name, seed in left}
+    jobs = {
+        Job(problem, known[name], seed, settings.quick, str(entries[name].folder(seed))): name for name, seed in left
+    }
     for job, figures in run_jobs(list(jobs), workers=settings.jobs, backend=settings.backend):
         name = jobs[job]
         record = {"figure": "trial", "task": definition.name, "method": name, "threshold": definition.threshold}
@@ -108,7 +111,9 @@ class _Entry:
         if form is not None:
             self._policy(record).parent.mkdir(parents=True, exist_ok=True)
             write_text(self._policy(record), form)
-        return self.store.keep(record)
+        made = self.store.keep(record)
+        shutil.rmtree(self.folder(record["seed"]), ignore_errors=True)
+        return made
 
     def with_size(self, record: Record) -> Record:
         """With the bytes of C: measured here, for the interpreter that learned may have no compiler of that kind."""
@@ -119,9 +124,16 @@ class _Entry:
         record = record | {"c_bytes": size}
         return record if size is None else self.store.keep(record)
 
+    def folder(self, seed: int) -> Path:
+        """Where a trial that is not finished keeps what it needs to go on."""
+        return self._beside(f"seed{seed}-unfinished").resolve()
+
     def _policy(self, record: Record) -> Path:
+        return self._beside(f"seed{record['seed']}.json")
+
+    def _beside(self, name: str) -> Path:
         assert self.store.file is not None
-        return self.store.file.with_name(f"{self.store.file.stem}-seed{record['seed']}.json")
+        return self.store.file.with_name(f"{self.store.file.stem}-{name}")
 
 
 def _entry(problem: str, definition: Problem, name: str, reference: str, quick: bool, folder: Path) -> _Entry:

@@ -1,25 +1,30 @@
-"""A trial in a process of its own: `python -m benchmarks.control.worker PROBLEM METHOD SEED QUICK FILE`.
+"""A trial in a process of its own: `python -m benchmarks.control.worker PROBLEM METHOD SEED QUICK FILE [FOLDER]`.
 
 PROBLEM and METHOD are ``module:name``; the figures are written to FILE as one JSON object. What a method leaves behind
-in its process, compiled or broken, is none of the next one's business.
+in its process, compiled or broken, is none of the next one's business. In FOLDER it keeps what it needs to go on there
+if it is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
-import os
 import sys
-import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.control.problem import Problem
 from benchmarks.control.trial import run_trial
+from benchmarks.orphan import end_with_parent
 from sindyrl.run_folder import versions
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
 
 
 def load(reference: str) -> Any:
@@ -36,13 +41,28 @@ def sized(problem: Problem, quick: bool) -> Problem:
 
 
 def main(arguments: Sequence[str]) -> int:
-    problem_reference, method_reference, seed, quick, file = arguments
+    problem_reference, method_reference, seed, quick, file, *rest = arguments
     kind = load(method_reference)
     problem = sized(load(problem_reference), quick == "quick")
-    figures = run_trial(problem, kind.of(problem, quick=quick == "quick"), int(seed))
+    method = kind.of(problem, quick=quick == "quick")
+    folder = Path(rest[0]) if rest and getattr(kind, "RESUMES", False) else None
+    with _alone(folder):
+        figures = run_trial(problem, method, int(seed), folder)
     figures["versions"] = versions() | _versions(getattr(kind, "PACKAGES", ()))
     Path(file).write_text(json.dumps(figures, allow_nan=False), encoding="utf-8")
     return 0
+
+
+@contextlib.contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Wait until nobody else is in the folder: a trial that was given up may need a second to notice."""
+    if folder is None or fcntl is None:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _versions(modules: Sequence[str]) -> dict[str, str]:
@@ -53,18 +73,6 @@ def _versions(modules: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def end_with_parent() -> None:
-    """End this process as soon as the one that waits for it has: the trial is begun again elsewhere, or nowhere."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1.0)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 
+from benchmarks.control.dyna_run import run_dyna
 from benchmarks.control.grading import Report
 from benchmarks.control.problem import Problem, RealSystem
 from sindyrl.learn.bptt import BPTT, BPTTSettings
-from sindyrl.learn.dyna import DynaSettings, dyna
+from sindyrl.learn.dyna import DynaSettings
 from sindyrl.protocols import Policy
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
     """`sindyrl.learn.dyna` with its defaults and `BPTT` for a learner; it ends at the problem's threshold."""
+
+    RESUMES = True
 
     dyna: DynaSettings = dataclasses.field(default_factory=DynaSettings)
     learner: BPTTSettings = dataclasses.field(default_factory=BPTTSettings)
@@ -26,8 +29,4 @@ class Method:
         return cls(DynaSettings(first_steps=60, collect_steps=(20,), rounds=2, calls=1), small)
 
     def learn(self, system: RealSystem, seed: int, report: Report) -> Policy:
-        found = dyna(
-            system.make_env(), system.task, self.dyna, seed=seed, learner=BPTT(self.learner),
-            after=lambda _, policy, __: report(policy),
-        )  # fmt: skip
-        return found.policy
+        return run_dyna(system, system.task, self.dyna, seed=seed, report=report, learner=BPTT(self.learner))

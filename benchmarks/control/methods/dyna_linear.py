@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from benchmarks.control.dyna_run import run_dyna
 from benchmarks.control.grading import Report
 from benchmarks.control.methods.dyna_published import LIMITS, published_task
 from benchmarks.control.problem import Problem, RealSystem
-from sindyrl.learn.dyna import DynaSettings, dyna
+from sindyrl.learn.dyna import DynaSettings
 from sindyrl.learn.published import linear_model
 from sindyrl.protocols import Policy
 
@@ -19,6 +20,8 @@ class Method:
     As in the paper, 40 iterations of PPO for every 1,000 real steps, up to 70,000 real steps.
     """
 
+    RESUMES = True
+
     dyna: DynaSettings = dataclasses.field(default_factory=lambda: baseline())
 
     @classmethod
@@ -28,11 +31,7 @@ class Method:
 
     def learn(self, system: RealSystem, seed: int, report: Report) -> Policy:
         task = published_task(system.task, LIMITS[system.name])
-        found = dyna(
-            system.make_env(), task, self.dyna, seed=seed, fit=linear_model(task),
-            after=lambda _, policy, __: report(policy),
-        )  # fmt: skip
-        return found.policy
+        return run_dyna(system, task, self.dyna, seed=seed, report=report, fit=linear_model(task))
 
 
 def baseline() -> DynaSettings:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+from benchmarks.control.dyna_run import run_dyna
 from benchmarks.control.grading import Report
 from benchmarks.control.methods.dyna_linear import baseline, check_known, small
 from benchmarks.control.methods.dyna_published import LIMITS, published_task
 from benchmarks.control.problem import Problem, RealSystem
-from sindyrl.learn.dyna import DynaSettings, dyna
+from sindyrl.learn.dyna import DynaSettings
 from sindyrl.learn.neural_model import NeuralSettings, neural_model
 from sindyrl.protocols import Policy
 
@@ -16,6 +17,8 @@ from sindyrl.protocols import Policy
 @dataclasses.dataclass(frozen=True)
 class Method:
     """Five perceptrons that predict the next state, their mean put on the circle; all data are kept."""
+
+    RESUMES = True
 
     dyna: DynaSettings = dataclasses.field(
         default_factory=lambda: dataclasses.replace(baseline(), mode="mean", keep_steps=None)
@@ -31,8 +34,5 @@ class Method:
 
     def learn(self, system: RealSystem, seed: int, report: Report) -> Policy:
         task = published_task(system.task, LIMITS[system.name])
-        found = dyna(
-            system.make_env(), task, self.dyna, seed=seed, fit=neural_model(task, self.model, seed=seed),
-            after=lambda _, policy, __: report(policy),
-        )  # fmt: skip
-        return found.policy
+        fit = neural_model(task, self.model, seed=seed)
+        return run_dyna(system, task, self.dyna, seed=seed, report=report, fit=fit)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from benchmarks.control.dyna_run import run_dyna
 from benchmarks.control.grading import Report
 from benchmarks.control.problem import Problem, RealSystem
-from sindyrl.learn.dyna import DynaSettings, dyna
+from sindyrl.learn.dyna import DynaSettings
 from sindyrl.learn.ppo import PPOSettings
 from sindyrl.protocols import Policy
 
@@ -20,6 +21,8 @@ _QUICK = DynaSettings(
 class Method:
     """`sindyrl.learn.dyna` with its defaults; it ends at the problem's threshold."""
 
+    RESUMES = True
+
     dyna: DynaSettings = dataclasses.field(default_factory=DynaSettings)
 
     @classmethod
@@ -27,6 +30,4 @@ class Method:
         return cls(_QUICK if quick else DynaSettings(target=problem.threshold))
 
     def learn(self, system: RealSystem, seed: int, report: Report) -> Policy:
-        # A round's policy is known when its own steps are spent: they graded it, and may have taken it back.
-        found = dyna(system.make_env(), system.task, self.dyna, seed=seed, after=lambda _, policy, __: report(policy))
-        return found.policy
+        return run_dyna(system, system.task, self.dyna, seed=seed, report=report)

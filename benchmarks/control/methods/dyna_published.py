@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from benchmarks.control.dyna_run import run_dyna
 from benchmarks.control.grading import Report
 from benchmarks.control.problem import Problem, RealSystem
-from sindyrl.learn.dyna import DynaSettings, dyna
+from sindyrl.learn.dyna import DynaSettings
 from sindyrl.learn.published import published_model
 from sindyrl.library import affine_library
 from sindyrl.protocols import Policy
@@ -22,6 +23,8 @@ class Method:
 
     As there, the model knows the next state in a quadratic library, the circle and nothing of the rail.
     """
+
+    RESUMES = True
 
     dyna: DynaSettings = dataclasses.field(default_factory=DynaSettings.published)
 
@@ -40,15 +43,7 @@ class Method:
 
     def learn(self, system: RealSystem, seed: int, report: Report) -> Policy:
         task = published_task(system.task, LIMITS[system.name])
-        found = dyna(
-            system.make_env(),
-            task,
-            self.dyna,
-            seed=seed,
-            fit=published_model(task),
-            after=lambda _, policy, __: report(policy),
-        )
-        return found.policy
+        return run_dyna(system, task, self.dyna, seed=seed, report=report, fit=published_model(task))
 
 
 def published_task(task: Task, limits: dict[str, float]) -> Task:
