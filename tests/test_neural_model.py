@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from sindyrl.envs.surrogate import Surrogate, _jitted, transition
+from sindyrl.envs.surrogate import Surrogate, _jitted, by_member, transition
 from sindyrl.learn import neural_model as module
 from sindyrl.learn.neural_model import NeuralSettings, fit_neural, neural_model
 from sindyrl.learn.published import linear_model
@@ -212,6 +212,20 @@ def test_in_the_surrogate_it_is_the_mean_the_median_or_one_of_the_members(found)
     }.items():  # fmt: skip
         only = in_double(Surrogate(LINEAR, found, mode=mode, members=(0, 2)), x, u, member)[0]
         np.testing.assert_allclose(only, after, rtol=1e-12)
+
+
+@pytest.mark.parametrize("members", [None, (0, 2)])
+def test_alone_each_member_steps_as_among_the_others(found, members):
+    x, u = fresh(60)
+    surrogate = Surrogate(LINEAR, found, mode="member", members=members, caution=0.5)
+    step = transition(surrogate.form)
+    with jax.enable_x64(True):
+        data = surrogate.arguments(np.float64)
+        apart = jax.vmap(lambda data: step(data, np.zeros(60, int), x.T, u.T))(by_member(data))
+        for index in range(3):
+            together = step(data, np.full(60, index), x.T, u.T)
+            for one, other in zip(apart, together, strict=True):
+                np.testing.assert_allclose(one[index], other, rtol=1e-12, atol=1e-14)
 
 
 def test_the_surrogate_scores_and_leaves_as_with_any_model(found):

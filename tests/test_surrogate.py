@@ -9,7 +9,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from sindyrl.collect import UniformPolicy, collect
-from sindyrl.envs.surrogate import Surrogate, SurrogateEnv, _jitted, transition
+from sindyrl.envs.surrogate import Surrogate, SurrogateEnv, _jitted, by_member, transition
 from sindyrl.expression import Variable, sqrt
 from sindyrl.library import affine_library, polynomial_library
 from sindyrl.model import Model
@@ -82,6 +82,22 @@ def test_each_episode_of_a_batch_has_its_own_member():
     for i in range(9):
         alone = cart_model(MEMBERS[member[i]]).step(x[i], u[i])
         np.testing.assert_allclose(np.asarray(after)[:, i], alone, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rewards", [1, 3])
+def test_alone_each_member_steps_and_earns_as_among_the_others(rewards):
+    reward = square_reward()
+    coef = np.stack([reward.coef * factor for factor in (1.0, 2.0, 3.0)[:rewards]])
+    reward = dataclasses.replace(reward, coef=coef)
+    surrogate = Surrogate(CART_TASK, cart_model(MEMBERS), mode="member", reward=reward)
+    x, u = (part.T.astype(np.float32) for part in batch(CART_TASK, surrogate.model, 9))
+    step = transition(surrogate.form)
+    apart = jax.vmap(lambda data: step(data, np.zeros(9, int), x, u))(by_member(surrogate.data))
+    for index in range(3):
+        together = step(surrogate.data, np.full(9, index), x, u)
+        for one, other in zip(apart, together, strict=True):
+            np.testing.assert_allclose(one[index], other, rtol=1e-6, atol=1e-6)
+    assert np.ptp(apart.x, axis=0).max() > 0.01
 
 
 def test_new_coefficients_compile_nothing():

@@ -35,7 +35,7 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 from jax.flatten_util import ravel_pytree
 
-from sindyrl.envs.surrogate import Form, Surrogate, SurrogateData, transition
+from sindyrl.envs.surrogate import Form, Surrogate, SurrogateData, Transition, by_member, transition
 from sindyrl.learn import ppo
 from sindyrl.learn.network import Agent, Moments, NeuralPolicy, Squash, agent, moments, standardized, to_inputs
 from sindyrl.learn.neural_model import NeuralSettings
@@ -311,7 +311,17 @@ def trainer(form: Form, shape: Shape) -> Callable[[SurrogateData, Learner, Hyper
     low, high = jnp.asarray(task.action_low, jnp.float32), jnp.asarray(task.action_high, jnp.float32)
     failure = float(task.failure_reward or 0.0)
     batch = shape.models * shape.environments
-    member = jnp.repeat(jnp.arange(shape.models, dtype=jnp.int32), shape.environments)
+    first_member = jnp.zeros(shape.environments, jnp.int32)
+    # Each model's episodes apart from the others', so that no model is asked about episodes that are not its own.
+    step_in_each = jax.vmap(
+        lambda data, x, u: step(data, first_member, x, u), in_axes=(0, 1, 1), out_axes=Transition(1, 0, 0, 0)
+    )
+
+    def stepped(each: SurrogateData, x: Any, u: Any) -> Transition:
+        """x, u and what comes out (..., model x environment)."""
+        apart = (part.reshape(len(part), shape.models, shape.environments) for part in (x, u))
+        made = step_in_each(each, *apart)
+        return Transition(made.x.reshape(x.shape), *(part.reshape(batch) for part in made[1:]))
 
     def by_model(rows: Any) -> Any:
         """(time, model x environment, ...) -> (model, time, environment, ...)."""
@@ -323,6 +333,7 @@ def trainer(form: Form, shape: Shape) -> Callable[[SurrogateData, Learner, Hyper
         first, second = jax.random.split(key)
         noise = jax.random.normal(first, (shape.length, batch, len(task.inputs)), jnp.float32)
         start = data.starts[jax.random.bits(second, (batch,)) % len(data.starts)].T
+        each = by_member(data)
 
         def one(carry: Any, noise: Any) -> Any:
             x, left, over = carry
@@ -330,7 +341,7 @@ def trainer(form: Form, shape: Shape) -> Callable[[SurrogateData, Learner, Hyper
             mean, log_std = act(rows.reshape(shape.models, shape.environments, -1))
             mean = mean.reshape(batch, -1)
             pre = mean + jnp.exp(jnp.repeat(log_std, shape.environments, axis=0)) * noise
-            after, reward, gone, done = step(data, member, x, to_inputs(pre, low, high, shape.squash).T)
+            after, reward, gone, done = stepped(each, x, to_inputs(pre, low, high, shape.squash).T)
             reward = jnp.where(over, 0.0, jnp.where(left, failure, reward))
             counts = ~(left | over)
             now = (jnp.where(counts, after, x), left | (gone & counts), over | (done & counts))
