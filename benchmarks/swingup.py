@@ -4,8 +4,9 @@
 
 Learns on `sindyrl/CartPoleSwingUp-v0`, at most 1000 in an episode; learned at 800. Every method is graded by the same
 free episodes, 3 for each policy along the way and 10 for the last one, which it is told nothing about; its cost is
-every other real step. A finished seed is kept under runs/swingup: killed and started again, the study goes on. Methods
-that are not ours need the extra `baselines`, in an environment of its own where torch is.
+every other real step. A finished seed is kept under runs/swingup, and each round of one that is not finished, where the
+method is a form of Dyna: killed and started again, the study goes on. Methods that are not ours need the extra
+`baselines`, in an environment of its own where torch is.
 """
 
 from __future__ import annotations
