@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from sindyrl.reward_model import fit_reward as fit_reward
     from sindyrl.sb3_policy import Predictor as Predictor
     from sindyrl.sb3_policy import from_sb3 as from_sb3
+    from sindyrl.seeding import check_seeds as check_seeds
     from sindyrl.simulate import simulate as simulate
     from sindyrl.sparse_map import SparseMap as SparseMap
     from sindyrl.stops_at_wall import StopsAtWall as StopsAtWall
@@ -94,6 +95,7 @@ _MODULE_OF = {
     "collect": "collect",
     "evaluate": "collect",
     "random_policy": "collect",
+    "check_seeds": "seeding",
     "measured_inputs": "parameters",
     # excitation
     "ActiveExcitation": "input_design",

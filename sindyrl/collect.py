@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,6 +11,8 @@ import gymnasium
 import numpy as np
 
 from sindyrl.protocols import Policy, Resettable
+from sindyrl.seeding import SeedWatch
+from sindyrl.seeding import UnseededEnvironmentWarning as UnseededEnvironmentWarning
 from sindyrl.trajectory import Dataset, Trajectory
 
 HEADS = ("data", "selection", "report")
@@ -26,10 +27,6 @@ class UnsupportedEnvironmentError(TypeError):
 
 class NonFiniteError(ValueError):
     """An environment or a policy produced NaN or infinity."""
-
-
-class UnseededEnvironmentWarning(UserWarning):
-    """Resetting twice with one seed gave two different states, so results cannot be repeated."""
 
 
 class InteractionMeter(gymnasium.Wrapper):
@@ -107,7 +104,9 @@ def collect(
 
     Raises `UnsupportedEnvironmentError` for discrete actions, infinite action limits and observations that are not
     vectors, `NonFiniteError` for NaN or infinity, `ValueError` for wrong arguments. Warns
-    `UnseededEnvironmentWarning` if the environment ignores seeds.
+    `UnseededEnvironmentWarning` if the environment ignores the seed of `reset`, or if one of the first ten steps draws
+    from a generator that the process shares. A generator of the environment's own that nobody seeds goes unnoticed
+    here: that takes real steps, see `sindyrl.seeding.check_seeds`.
     """
     _check_count("collect(steps=...)", steps)
     if reset_every is not None:
@@ -226,7 +225,7 @@ class _Session:
             inputs = getattr(task, "input_names", None)
         self.states = _names("states", states, "o", _observation_size(env))
         self.inputs = _names("inputs", inputs, "u", self.space.shape[0])
-        _warn_if_unseeded(env)
+        self._watch = SeedWatch(env)
 
     def feed(self, policy: Policy) -> Policy:
         """The policy as a function of the whole observation: a map with named inputs gets the states of these names."""
@@ -259,7 +258,7 @@ class _Session:
         over = False
         while not over and (limit is None or len(u) < limit):
             command = self._command(act(x[-1].copy()), len(u))
-            observation, reward, terminated, truncated, _ = self.env.step(command.astype(self.space.dtype))
+            observation, reward, terminated, truncated, _ = self._watch.step(command.astype(self.space.dtype))
             u.append(command)
             r.append(self._reward(reward, len(u)))
             x.append(self._observation(observation, len(u)))
@@ -351,20 +350,6 @@ def _seconds_per_step(env: gymnasium.Env, dt: float | None) -> float:
     if not (math.isfinite(dt) and dt > 0):
         raise ValueError(f"`collect(dt=...)` must be a positive number of seconds. Got {dt}.")
     return float(dt)
-
-
-def _warn_if_unseeded(env: gymnasium.Env) -> None:
-    """Two resets with one seed, which cost no step, must agree."""
-    first, second = (np.array(env.reset(seed=12345)[0], dtype=np.float64) for _ in range(2))
-    if not np.array_equal(first, second, equal_nan=True):
-        warnings.warn(
-            # Not of the wrappers: a meter prints its counts, and a text that changes is a warning that is repeated.
-            f"{env.unwrapped} ignores the seed of `reset`: two resets with one seed gave different states. "
-            "Results from it cannot be repeated. Draw initial states from `self.np_random` after "
-            "`super().reset(seed=seed)`.",
-            UnseededEnvironmentWarning,
-            stacklevel=4,
-        )
 
 
 def _split(rng: np.random.Generator) -> tuple[np.random.Generator, np.random.Generator]:

@@ -62,6 +62,7 @@ ORDER = (
     "sindyrl.validation",
     "sindyrl.conserved",
     "sindyrl.model_selection",
+    "sindyrl.seeding",
     "sindyrl.collect",
     "sindyrl.excitation",
     "sindyrl.composed_policy",
