@@ -44,6 +44,7 @@ from jax.flatten_util import ravel_pytree
 from sindyrl.envs.surrogate import Form, Surrogate, SurrogateData, transition
 from sindyrl.learn import ppo
 from sindyrl.learn.network import Agent, Moments, NeuralPolicy, Squash, agent, moments, standardized, to_inputs
+from sindyrl.learn.setting_check import check_number, checked_numbers, whole
 
 
 class Shape(NamedTuple):
@@ -106,30 +107,26 @@ class BPTTSettings:
     margin: float = 0.1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
         for name in ("environments", "length", "updates", "epochs"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`BPTTSettings({name}=...)` must be a positive integer. Got {value!r}.")
-        if not self.hidden or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in self.hidden):
-            raise ValueError(f"`BPTTSettings(hidden=...)` must be at least one positive integer. Got {self.hidden!r}.")
+            check_number(f"BPTTSettings({name}=...)", getattr(self, name), "a positive integer", whole(1))
+        hidden = checked_numbers("BPTTSettings(hidden=...)", self.hidden, "at least one positive integer", whole(1))
+        object.__setattr__(self, "hidden", hidden)
         if self.squash not in get_args(Squash):
             raise ValueError(f"`BPTTSettings(squash=...)` must be one of {get_args(Squash)}. Got {self.squash!r}.")
-        if not 0.0 < self.discount <= 1.0 or (self.bootstrap and self.discount == 1.0):
-            raise ValueError(
-                f"`BPTTSettings(discount=...)` must be in (0, 1], with `bootstrap` below 1. Got {self.discount!r}."
-            )
-        if not 0.0 <= self.trace <= 1.0:
-            raise ValueError(f"`BPTTSettings(trace=...)` must be in [0, 1]. Got {self.trace!r}.")
-        if not 0.0 < self.margin <= 1.0:
-            raise ValueError(f"`BPTTSettings(margin=...)` must be in (0, 1]. Got {self.margin!r}.")
+        wanted = "a number in (0, 1], with `bootstrap` below 1"
+        check_number(
+            "BPTTSettings(discount=...)",
+            self.discount,
+            wanted,
+            lambda value: 0 < value < 1 or (value == 1 and not self.bootstrap),
+        )
+        check_number("BPTTSettings(trace=...)", self.trace, "a number in [0, 1]", lambda value: 0 <= value <= 1)
+        check_number("BPTTSettings(margin=...)", self.margin, "a number in (0, 1]", lambda value: 0 < value <= 1)
         for name in ("learning_rate", "critic_rate", "wall"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"`BPTTSettings({name}=...)` must be a finite number, not negative. Got {value!r}.")
+            wanted = "a finite number, not negative"
+            check_number(f"BPTTSettings({name}=...)", getattr(self, name), wanted, lambda value: 0 <= value < math.inf)
         for name in ("max_gradient", "max_slope"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`BPTTSettings({name}=...)` must be positive. Got {getattr(self, name)!r}.")
+            check_number(f"BPTTSettings({name}=...)", getattr(self, name), "a positive number", lambda value: value > 0)
 
     def shape(self, horizon: int) -> Shape:
         """What is compiled in for episodes of so many steps."""

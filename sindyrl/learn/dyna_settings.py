@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from sindyrl.envs.surrogate import Leaving, Mode
 from sindyrl.learn.ppo import PPOSettings
+from sindyrl.learn.setting_check import Rule, check_number, checked_numbers, whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,46 +76,36 @@ class DynaSettings:
 
     def __post_init__(self) -> None:
         for name in ("first_steps", "hold", "reset_every", "rounds", "calls", "validate_steps", "explore_calls"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`DynaSettings({name}=...)` must be a positive integer. Got {value!r}.")
-        object.__setattr__(self, "collect_steps", tuple(self.collect_steps))
-        wrong = [n for n in self.collect_steps if isinstance(n, bool) or not isinstance(n, int) or n < 1]
-        if not self.collect_steps or wrong:
-            raise ValueError(
-                f"`DynaSettings(collect_steps=...)` must be at least one positive integer. Got {self.collect_steps!r}."
-            )
-        for name, least in (("keep_steps", 1), ("patience", 1), ("selection_episodes", 0), ("explore_steps", 0)):
-            value = getattr(self, name)
-            optional = value is None and least == 1
-            if not optional and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise ValueError(f"`DynaSettings({name}=...)` must be an integer of at least {least}. Got {value!r}.")
-        if self.target is not None and not math.isfinite(self.target):
-            raise ValueError(f"`DynaSettings(target=...)` must be a finite return or None. Got {self.target!r}.")
+            self._check(name, "a positive integer", whole(1))
+        steps = self.collect_steps
+        steps = checked_numbers("DynaSettings(collect_steps=...)", steps, "at least one positive integer", whole(1))
+        object.__setattr__(self, "collect_steps", steps)
+        for name in ("keep_steps", "patience"):
+            self._check(name, "an integer of at least 1 or None", whole(1), optional=True)
+        for name in ("selection_episodes", "explore_steps"):
+            self._check(name, "an integer of at least 0", whole(0))
+        for name in ("target", "log_std"):
+            self._check(name, "a finite number or None", math.isfinite, optional=True)
         for name in ("margin", "curiosity"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"`DynaSettings({name}=...)` must be positive. Got {value!r}.")
+            self._check(name, "a positive, finite number", lambda value: 0 < value < math.inf)
         for name, allowed in (("mode", get_args(Mode)), ("leaving", get_args(Leaving))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`DynaSettings({name}=...)` must be one of {allowed}. Got {getattr(self, name)!r}.")
-        if not 0.0 <= self.spread < 1.0:
-            raise ValueError(f"`DynaSettings(spread=...)` must be in [0, 1). Got {self.spread!r}.")
-        if self.anneal is not None and not self.anneal > 0:
-            raise ValueError(f"`DynaSettings(anneal=...)` must be positive or None. Got {self.anneal!r}.")
-        if not math.isfinite(self.caution):
-            raise ValueError(f"`DynaSettings(caution=...)` must be a finite number. Got {self.caution!r}.")
-        if self.believable is not None and not self.believable > 0:
-            raise ValueError(f"`DynaSettings(believable=...)` must be positive or None. Got {self.believable!r}.")
-        if self.agreement is None:
-            return
-        if not 0.0 < self.agreement <= 1.0:
-            raise ValueError(f"`DynaSettings(agreement=...)` must be in (0, 1] or None. Got {self.agreement!r}.")
-        if self.mode != "member" or self.patience is None:
+        self._check("spread", "a number in [0, 1)", lambda value: 0 <= value < 1)
+        self._check("caution", "a finite number", math.isfinite)
+        for name in ("anneal", "believable"):
+            self._check(name, "a positive number or None", lambda value: value > 0, optional=True)
+        self._check("agreement", "a number in (0, 1] or None", lambda value: 0 < value <= 1, optional=True)
+        if self.agreement is not None and (self.mode != "member" or self.patience is None):
             raise ValueError(
                 "`DynaSettings(agreement=...)` needs mode='member', so that the members are judged one by one, and a "
                 f"patience. Got mode={self.mode!r}, patience={self.patience}."
             )
+
+    def _check(self, name: str, wanted: str, holds: Rule, *, optional: bool = False) -> None:
+        value = getattr(self, name)
+        if not (optional and value is None):
+            check_number(f"DynaSettings({name}=...)", value, wanted, holds)
 
     def collected_in(self, turn: int) -> int:
         """Real steps of the policy in this round, counted from 0."""

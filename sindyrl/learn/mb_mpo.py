@@ -39,6 +39,7 @@ from sindyrl.envs.surrogate import Form, Surrogate, SurrogateData, Transition, b
 from sindyrl.learn import ppo
 from sindyrl.learn.network import Agent, Moments, NeuralPolicy, Squash, agent, moments, standardized, to_inputs
 from sindyrl.learn.neural_model import NeuralSettings
+from sindyrl.learn.setting_check import check_number, checked_numbers, whole
 
 MODEL = NeuralSettings(
     members=5, hidden=(512, 512), activation="relu", share=1.0, epochs=500, patience=5, standardize=True
@@ -103,24 +104,20 @@ class MBMPOSettings:
     max_gradient: float = math.inf
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
         for name in ("models", "environments", "length", "outer_steps", "updates"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`MBMPOSettings({name}=...)` must be a positive integer. Got {value!r}.")
-        if not self.hidden or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in self.hidden):
-            raise ValueError(f"`MBMPOSettings(hidden=...)` must be at least one positive integer. Got {self.hidden!r}.")
+            check_number(f"MBMPOSettings({name}=...)", getattr(self, name), "a positive integer", whole(1))
+        hidden = checked_numbers("MBMPOSettings(hidden=...)", self.hidden, "at least one positive integer", whole(1))
+        object.__setattr__(self, "hidden", hidden)
         if self.squash not in get_args(Squash):
             raise ValueError(f"`MBMPOSettings(squash=...)` must be one of {get_args(Squash)}. Got {self.squash!r}.")
         for name in ("discount", "trace"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"`MBMPOSettings({name}=...)` must be in [0, 1]. Got {getattr(self, name)!r}.")
+            wanted = "a number in [0, 1]"
+            check_number(f"MBMPOSettings({name}=...)", getattr(self, name), wanted, lambda value: 0 <= value <= 1)
         for name in ("learning_rate", "inner_rate", "clip", "divergence"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"`MBMPOSettings({name}=...)` must be a finite number, not negative. Got {value!r}.")
-        if not self.max_gradient > 0:
-            raise ValueError(f"`MBMPOSettings(max_gradient=...)` must be positive. Got {self.max_gradient!r}.")
+            wanted = "a finite number, not negative"
+            check_number(f"MBMPOSettings({name}=...)", getattr(self, name), wanted, lambda value: 0 <= value < math.inf)
+        check_number("MBMPOSettings(log_std=...)", self.log_std, "a finite number", math.isfinite)
+        check_number("MBMPOSettings(max_gradient=...)", self.max_gradient, "a positive number", lambda value: value > 0)
 
     def shape(self, horizon: int) -> Shape:
         """What is compiled in for episodes of so many steps at most."""

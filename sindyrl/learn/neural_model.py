@@ -25,6 +25,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from sindyrl.learn.setting_check import check_number, checked_numbers, whole
 from sindyrl.structure import Structure
 from sindyrl.symbolic_map import Signal
 from sindyrl.task import Task
@@ -58,25 +59,21 @@ class NeuralSettings:
     standardize: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
         for name in ("members", "epochs", "batch", "patience"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`NeuralSettings({name}=...)` must be a positive integer. Got {value!r}.")
-        if not self.hidden or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in self.hidden):
-            raise ValueError(f"`NeuralSettings(hidden=...)` must be at least one positive integer. Got {self.hidden}.")
+            check_number(f"NeuralSettings({name}=...)", getattr(self, name), "a positive integer", whole(1))
+        hidden = checked_numbers("NeuralSettings(hidden=...)", self.hidden, "at least one positive integer", whole(1))
+        object.__setattr__(self, "hidden", hidden)
         if self.activation not in get_args(Activation):
             raise ValueError(
                 f"`NeuralSettings(activation=...)` must be one of {get_args(Activation)}. Got {self.activation!r}."
             )
-        if not 0.0 < self.share <= 1.0:
-            raise ValueError(f"`NeuralSettings(share=...)` must be in (0, 1]. Got {self.share!r}.")
-        if not 0.0 < self.validation < 1.0:
-            raise ValueError(f"`NeuralSettings(validation=...)` must be in (0, 1). Got {self.validation!r}.")
+        check_number("NeuralSettings(share=...)", self.share, "a number in (0, 1]", lambda value: 0 < value <= 1)
+        check_number(
+            "NeuralSettings(validation=...)", self.validation, "a number in (0, 1)", lambda value: 0 < value < 1
+        )
         for name in ("learning_rate", "max_gradient"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"`NeuralSettings({name}=...)` must be a positive number. Got {value!r}.")
+            wanted = "a positive, finite number"
+            check_number(f"NeuralSettings({name}=...)", getattr(self, name), wanted, lambda value: 0 < value < math.inf)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -21,6 +21,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sindyrl.learn.scoring import Scorer, objective, policy_terms
+from sindyrl.learn.setting_check import check_number, whole
 from sindyrl.model import Model
 from sindyrl.sparse_map import SparseMap
 from sindyrl.symbolic_map import SymbolicMap
@@ -77,14 +78,13 @@ class SearchSettings:
             "tries",
             "attempts",
         ):
-            value, least = getattr(self, name), 2 if name in ("population", "offspring") else 1
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f"`SearchSettings({name}=...)` must be an integer of at least {least}. Got {value!r}.")
-        if not self.sigma > 0:
-            raise ValueError(f"`SearchSettings(sigma=...)` must be positive. Got {self.sigma!r}.")
+            least = 2 if name in ("population", "offspring") else 1
+            wanted = f"an integer of at least {least}"
+            check_number(f"SearchSettings({name}=...)", getattr(self, name), wanted, whole(least))
+        check_number("SearchSettings(sigma=...)", self.sigma, "a positive number", lambda value: value > 0)
         for name in ("spread", "keep", "trust"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"`SearchSettings({name}=...)` must not be negative. Got {getattr(self, name)!r}.")
+            wanted = "a number that is not negative"
+            check_number(f"SearchSettings({name}=...)", getattr(self, name), wanted, lambda value: value >= 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -34,6 +34,7 @@ from sindyrl.learn import ppo
 from sindyrl.learn.network import NeuralPolicy, Squash
 from sindyrl.learn.ppo import Hyper, Learner, Metrics, PPOSettings, Shape
 from sindyrl.learn.scoring import objective
+from sindyrl.learn.setting_check import check_number, checked_numbers, whole
 
 NearOne = Literal["distance", "value"]
 Score = Callable[["Population"], np.ndarray]
@@ -87,31 +88,27 @@ class PopulationSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("size", 2), ("episodes", 1)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(
-                    f"`PopulationSettings({name}=...)` must be an integer of at least {least}. Got {value!r}."
-                )
-        chosen = {name: tuple(float(value) for value in values) for name, values in self.mutations.items()}
-        for name, values in chosen.items():
+            wanted = f"an integer of at least {least}"
+            check_number(f"PopulationSettings({name}=...)", getattr(self, name), wanted, whole(least))
+        chosen: dict[str, tuple[float, ...]] = {}
+        for name, values in self.mutations.items():
             if name not in _RANGES:
                 raise ValueError(
                     f"`PopulationSettings(mutations=...)` must name numbers of PPO, {list(_RANGES)}. Got {name!r}."
                 )
-            low, high = _RANGES[name]
-            if not values or not all(math.isfinite(value) and low <= value <= high for value in values):
-                raise ValueError(
-                    f"`PopulationSettings(mutations=...)` must give {name!r} at least one choice within "
-                    f"[{low}, {high}]. Got {values}."
-                )
+            chosen[name] = _choices(name, values)
         object.__setattr__(self, "mutations", types.MappingProxyType(chosen))
-        object.__setattr__(self, "factors", tuple(float(factor) for factor in self.factors))
-        if not 0.0 < self.quarter <= 0.5:
-            raise ValueError(f"`PopulationSettings(quarter=...)` must be in (0, 0.5]. Got {self.quarter!r}.")
-        if not 0.0 <= self.resample <= 1.0:
-            raise ValueError(f"`PopulationSettings(resample=...)` must be in [0, 1]. Got {self.resample!r}.")
-        if not self.factors or not all(math.isfinite(factor) and factor > 0 for factor in self.factors):
-            raise ValueError(f"`PopulationSettings(factors=...)` must be positive numbers. Got {self.factors!r}.")
+        wanted = "positive, finite numbers, at least one"
+        factors = checked_numbers(
+            "PopulationSettings(factors=...)", self.factors, wanted, lambda value: 0 < value < math.inf
+        )
+        object.__setattr__(self, "factors", tuple(map(float, factors)))
+        check_number(
+            "PopulationSettings(quarter=...)", self.quarter, "a number in (0, 0.5]", lambda value: 0 < value <= 0.5
+        )
+        check_number(
+            "PopulationSettings(resample=...)", self.resample, "a number in [0, 1]", lambda value: 0 <= value <= 1
+        )
         if self.near_one not in get_args(NearOne):
             raise ValueError(
                 f"`PopulationSettings(near_one=...)` must be one of {get_args(NearOne)}. Got {self.near_one!r}."
@@ -322,6 +319,15 @@ def _arguments(surrogate: Surrogates, settings: PopulationSettings) -> tuple[For
         return surrogate.form, True, surrogate.data
     each = _checked(surrogate, settings)
     return each[0].form, False, jax.tree.map(lambda *leaves: np.stack(leaves), *(one.data for one in each))
+
+
+def _choices(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    low, high = _RANGES[name]
+    wanted = f"at least one finite choice of {name!r} within [{low}, {high}]"
+    choices = checked_numbers(
+        "PopulationSettings(mutations=...)", values, wanted, lambda value: math.isfinite(value) and low <= value <= high
+    )
+    return tuple(map(float, choices))
 
 
 def _checked(surrogates: Sequence[Surrogate], settings: PopulationSettings) -> Sequence[Surrogate]:

@@ -43,6 +43,7 @@ from sindyrl.learn.network import (
     standardized,
     to_inputs,
 )
+from sindyrl.learn.setting_check import check_number, checked_numbers, whole
 
 
 class Shape(NamedTuple):
@@ -101,30 +102,25 @@ class PPOSettings:
     max_gradient: float = 0.5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
         for name in ("environments", "length", "epochs", "minibatches", "updates"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`PPOSettings({name}=...)` must be a positive integer. Got {value!r}.")
+            check_number(f"PPOSettings({name}=...)", getattr(self, name), "a positive integer", whole(1))
         if self.batch % self.minibatches:
             raise ValueError(
                 "`PPOSettings(minibatches=...)` must divide environments x length evenly. "
                 f"Got {self.minibatches} for {self.batch}."
             )
-        if not self.hidden or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in self.hidden):
-            raise ValueError(f"`PPOSettings(hidden=...)` must be at least one positive integer. Got {self.hidden!r}.")
+        hidden = checked_numbers("PPOSettings(hidden=...)", self.hidden, "at least one positive integer", whole(1))
+        object.__setattr__(self, "hidden", hidden)
         if self.squash not in get_args(Squash):
             raise ValueError(f"`PPOSettings(squash=...)` must be one of {get_args(Squash)}. Got {self.squash!r}.")
-        if not 0.0 <= self.discount < 1.0:
-            raise ValueError(f"`PPOSettings(discount=...)` must be in [0, 1). Got {self.discount!r}.")
-        if not 0.0 <= self.trace <= 1.0:
-            raise ValueError(f"`PPOSettings(trace=...)` must be in [0, 1]. Got {self.trace!r}.")
-        for name, least in (("learning_rate", 0), ("clip", 0), ("entropy", None), ("value_weight", 0)):
-            value = getattr(self, name)
-            if not math.isfinite(value) or (least is not None and value < least):
-                raise ValueError(f"`PPOSettings({name}=...)` must be a finite number, not negative. Got {value!r}.")
-        if not self.max_gradient > 0:
-            raise ValueError(f"`PPOSettings(max_gradient=...)` must be positive. Got {self.max_gradient!r}.")
+        check_number("PPOSettings(discount=...)", self.discount, "a number in [0, 1)", lambda value: 0 <= value < 1)
+        check_number("PPOSettings(trace=...)", self.trace, "a number in [0, 1]", lambda value: 0 <= value <= 1)
+        for name in ("learning_rate", "clip", "value_weight"):
+            wanted = "a finite number, not negative"
+            check_number(f"PPOSettings({name}=...)", getattr(self, name), wanted, lambda value: 0 <= value < math.inf)
+        for name in ("log_std", "entropy"):
+            check_number(f"PPOSettings({name}=...)", getattr(self, name), "a finite number", math.isfinite)
+        check_number("PPOSettings(max_gradient=...)", self.max_gradient, "a positive number", lambda value: value > 0)
 
     @property
     def batch(self) -> int:
