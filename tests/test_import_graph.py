@@ -84,6 +84,7 @@ ORDER = (
     "sindyrl.coefficient_path",
     "sindyrl.fit_settings",
     "sindyrl.fitting",
+    "sindyrl.plot_style",
     "sindyrl.plot",
     "sindyrl.landscape",
     "sindyrl.page",

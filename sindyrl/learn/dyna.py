@@ -40,6 +40,7 @@ from sindyrl.collect import InteractionMeter, NonFiniteError, collect, evaluate,
 from sindyrl.envs.surrogate import Surrogate
 from sindyrl.identify import identify
 from sindyrl.learn.checkpoint import TrainingFolder
+from sindyrl.learn.dyna_learning import explored, improved
 from sindyrl.learn.dyna_request import FitModel as FitModel
 from sindyrl.learn.dyna_request import FitReward as FitReward
 from sindyrl.learn.dyna_request import request
@@ -55,7 +56,6 @@ from sindyrl.learn.member_validation import (
     validate_members,
 )
 from sindyrl.learn.reward_correlation import correlation, reward_correlation
-from sindyrl.learn.scoring import objective
 from sindyrl.learn.training_log import TrainingLog
 from sindyrl.loading import check_fit
 from sindyrl.model import Model
@@ -147,18 +147,6 @@ def sparse_model(task: Task, max_terms: int = 5, members: int = 8) -> FitModel:
     return fit
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Learned:
-    """What came of a round of learning; the fields of `Round`."""
-
-    state: Any
-    promised: float | None
-    agreed: float | None
-    calls: int
-    ended: str
-    figures: dict[str, float]
-
-
 class _Dyna:
     """One run."""
 
@@ -235,8 +223,8 @@ class _Dyna:
             known.learner = self.learner.start(surrogate, int(known.rng.integers(2**31)))
         elif settings.log_std is not None:
             known.learner = self.learner.exploring(known.learner, settings.log_std)
-        learned = self._improved(surrogate, known.learner)
-        known.learner = learned.state
+        learned = improved(self.learner, surrogate, known.learner, settings, known.model_steps)
+        known.learner, known.model_steps = learned.state, known.model_steps + learned.steps
         policy = self.learner.policy(surrogate, learned.state)
         explorer = self._explorer(learned.state) if settings.explore_steps else None
         clock.append(time.perf_counter())
@@ -376,62 +364,11 @@ class _Dyna:
 
     # ---- the policy
 
-    def _improved(self, surrogate: Surrogate, state: Any) -> _Learned:
-        """A round of learning: what was best in the model, and its return there."""
-        settings = self.settings
-        at_first = self._by_member(surrogate, self.learner.judge(surrogate, state))
-        best, reference, promised = state, at_first, -math.inf
-        since, calls, ended = 0, 0, "calls"
-        figures: dict[str, float] = {}
-        while calls < settings.calls:
-            state, figures = self.learner.train(surrogate, state, self._slowed())
-            self.known.model_steps += self.learner.steps
-            calls += 1
-            returns = self.learner.judge(surrogate, state)
-            value = float(objective(returns))
-            if not math.isfinite(value):
-                ended = "not finite"  # the numbers blew up: what was best before stays
-                break
-            by_member = self._by_member(surrogate, returns)
-            if settings.agreement is not None:
-                progress = float(np.mean(by_member > reference)) >= settings.agreement
-            else:
-                progress = value > promised + _PROGRESS * abs(promised) or promised == -math.inf
-            since = 0 if progress else since + 1
-            if value > promised or settings.patience is None:
-                best, promised, reference = state, value, by_member
-            # Short of the target there is nothing to be gained by collecting with what there is, except where the
-            # members no longer agree on what is better.
-            short = settings.target is not None and promised < settings.target and settings.agreement is None
-            if settings.patience is not None and since >= settings.patience and not short:
-                ended = "patience" if settings.agreement is None else "agreement"
-                break
-            if settings.target is not None and promised >= settings.margin * settings.target:
-                ended = "target"
-                break
-        agreed = None if settings.mode != "member" else float(np.mean(reference > at_first))
-        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
-        return _Learned(best, promised if math.isfinite(promised) else None, agreed, calls, ended, finite)
-
-    def _by_member(self, surrogate: Surrogate, returns: np.ndarray) -> np.ndarray:
-        """Mean return in each believed member that was judged; of all episodes, where they share one."""
-        if self.settings.mode != "member":
-            return np.array([returns.mean()])
-        believed = len(surrogate.believed)
-        # Episode i is played in the i-th place, and believed members fill the places again from the first.
-        member = (np.arange(len(returns)) % len(member_coefficients(surrogate.model))) % believed
-        return np.array([returns[member == k].mean() for k in np.unique(member)])
-
-    def _slowed(self) -> float:
-        anneal = self.settings.anneal
-        return 1.0 if anneal is None else max(1.0 - self.known.model_steps / anneal, 1e-5)
-
     def _explorer(self, state: Any) -> LearnedPolicy:
         """The policy after some calls in which disagreement is sought; what the learner knows stays as it was."""
-        optimistic = self._surrogate(-self.settings.curiosity)
-        for _ in range(self.settings.explore_calls):
-            state, _ = self.learner.train(optimistic, state, self._slowed())
-            self.known.model_steps += self.learner.steps
+        optimistic, known = self._surrogate(-self.settings.curiosity), self.known
+        state, steps = explored(self.learner, optimistic, state, self.settings, known.model_steps)
+        known.model_steps += steps
         return self.learner.policy(optimistic, state)
 
     def _chosen(self) -> LearnedPolicy | None:
@@ -533,7 +470,6 @@ class _Dyna:
         return TrainingLog(self.folder.path, columns, axis="data_steps", tensorboard=self.tensorboard, earlier=earlier)
 
 
-_PROGRESS = 0.02  # relative gain that counts as progress
 _ROUNDING = 1e-6  # of half the width of the data
 _JUDGED = 1000  # newest real steps, at least a trajectory, on which members are judged
 
