@@ -91,6 +91,17 @@ def test_the_published_mountain_car_law_is_no_input_at_rest_and_backwards():
     np.testing.assert_array_equal(law.policy(np.array([[0.0, 0.0], [0.0, -0.03]])), 0.0)
 
 
+def test_a_quoted_goal_is_told_beside_what_the_same_algorithm_earns_here():
+    stored = json.loads(records.RESULTS.read_text(encoding="utf-8"))["tasks"]
+    (said,) = records.measured_goal(stored["pendulum"])
+    assert said.startswith("The goal is TD3 as quoted, easier than the one measured: Stable-Baselines3 TD3, seed 0")
+    assert "earns -146.4 over the laws' episodes" in said
+    worse = {"rows": [{"law": "Stable-Baselines3 TD3, seed 0", "mean": -160.0}]}
+    assert "harder than" in records.measured_goal(stored["pendulum"] | worse)[0]
+    for task in ("cartpole", "mountain_car", "lunar_lander"):
+        assert records.measured_goal(stored[task]) == [], "their goals are nobody's quoted score"
+
+
 def test_all_laws_play_the_same_episodes():
     recipe = RECIPES["pendulum"]
     task = gymnasium.make(recipe.env).unwrapped.task
