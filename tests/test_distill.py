@@ -18,11 +18,10 @@ from sindyrl.distill import (
     near,
     uniform,
 )
-from sindyrl.distill.clipped_fit import Labels, backward_path, clipped_least_squares, inverse_hessian
+from sindyrl.distill.clipped_fit import Labels, backward_path, clipped_least_squares, inverse_hessian, merged
 from sindyrl.distill.polish import polished
 from sindyrl.distill.result import Record, pareto
 from sindyrl.distill.roll_out import RollOuts
-from sindyrl.distill.student import merged
 from sindyrl.distill.teacher import Teacher
 from sindyrl.expression import Variable, exp
 from sindyrl.learn.scoring import Scorer, objective, policy_terms
@@ -306,6 +305,26 @@ def test_polishing_climbs_and_is_never_worse_than_where_it_began(scorer):
     assert scorer.model_steps - stopped <= (6 + 1) * 32 * 8 * CART_TASK.horizon
 
 
+class TwoHills:
+    """In place of a scorer: returns of a single weight, with a hill at 1 and one twice as high at 4."""
+
+    def scenarios(self, count, spread, rng):
+        return None
+
+    def returns(self, weights, scenarios):
+        w = weights[:, 0, 0]
+        return (np.exp(-4.0 * (w - 1.0) ** 2) + 2.0 * np.exp(-4.0 * (w - 4.0) ** 2))[:, None]
+
+
+def test_longer_steps_leave_a_lesser_optimum_that_short_ones_stay_in():
+    def ended(step):
+        settings = {"generations": 60, "population": 16, "exam": None, "step": step}
+        return polished(TwoHills(), np.array([[1.1]]), lambda r: r[:, 0], rng(), **settings)[0, 0]
+
+    assert ended(0.05) == pytest.approx(1.0, abs=0.01)
+    assert ended(2.0) == pytest.approx(4.0, abs=0.01)
+
+
 # ---- the whole
 
 
@@ -350,7 +369,8 @@ def test_the_front_rises_with_the_number_of_terms_and_the_smallest_that_is_enoug
     assert all(np.diff(terms) > 0)
     assert all(np.diff(kept) > 0)
     assert terms[-1] <= 4
-    assert planted.chosen is next(record for record in planted.front if record.kept >= imitate.keep)
+    least = imitate.keep * max(kept[-1], 1.0)
+    assert planted.chosen is next(record for record in planted.front if record.kept >= least)
     assert all((record.coef != 0).sum() == record.terms for record in planted.front)
     np.testing.assert_array_equal(planted.sparse.coef[0], planted.chosen.coef[planted.chosen.coef != 0])
 
@@ -439,6 +459,46 @@ def test_reality_has_the_last_word_within_its_budget(returns, calls, chosen):
     assert found.policy == reality.seen[chosen]
     assert [value for _, value in found.validations] == list(returns)
     assert found.validations[chosen][0] == found.chosen.terms
+
+
+def test_what_students_can_do_is_the_standard_where_it_is_more_than_the_teacher_does():
+    """One term does better than this teacher, and two do as well as can be done."""
+
+    def timid(x):
+        return np.clip(-0.1 * x[..., :1] - 0.2 * x[..., 1:2], -1.0, 1.0)
+
+    settings = dataclasses.replace(imitate, starts=2, polish=30, repair=10, population=8, keep=0.9)
+    found = distill(wide, cart_model(), timid, max_terms=3, rng=rng(), settings=settings)
+    best = found.front[-1].kept
+    assert best > 1.2
+    assert found.chosen is next(record for record in found.front if record.kept >= 0.9 * best)
+    assert found.chosen is not next(record for record in found.front if record.kept >= 0.9)
+
+
+def test_reality_is_measured_by_what_the_teacher_earns_in_the_model_as_fitted():
+    """Perturbed, the model is harder: half of what the teacher loses there would be forgiven in reality."""
+    settings = dataclasses.replace(imitate, attempts=2, spread=1.5, trust=1.0)
+
+    def tried(value):
+        reality = Reality(value, value)
+        found = distill(wide, cart_model(), linear, max_terms=4, rng=rng(), settings=settings, validate=reality)
+        return found, len(reality.seen)
+
+    found, _ = tried(0.0)
+    x0 = wide.reset(rng(5), 400)
+    done = simulate(cart_model(), x0, linear, steps=wide.horizon)
+    fitted = wide.reward(np.concatenate([done.x[:, 1:], done.u], axis=-1)).sum(axis=1).mean()
+    assert found.teacher_return < 2.0 * fitted
+    assert tried((found.teacher_return + fitted) / 2.0)[1] == 2
+    assert tried(fitted / 2.0)[1] == 1
+
+
+def test_a_rejected_student_is_followed_by_what_keeps_most_of_the_others():
+    reality = Reality(-190.0, -191.0, -192.0, -193.0)
+    settings = dataclasses.replace(imitate, attempts=4, keep=0.5)
+    found = distill(wide, cart_model(), odd, max_terms=4, rng=rng(), settings=settings, validate=reality)
+    assert sorted(terms for terms, _ in found.validations) == [1, 2, 3, 4]  # whether or not they are on the front
+    assert found.policy == reality.seen[0]
 
 
 def test_repairs_help_and_seeds_decide():

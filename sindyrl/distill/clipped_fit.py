@@ -17,6 +17,8 @@ limits alone the squared hinge of a support-vector machine: Keerthi, DeCoste, JM
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -158,3 +160,45 @@ def _solve(hessian: np.ndarray, gradient: np.ndarray, square: np.ndarray) -> np.
     except np.linalg.LinAlgError:
         step = np.linalg.lstsq(scaled, gradient * scale, rcond=None)[0]
     return np.asarray(step * scale)
+
+
+def merged(paths: Sequence[list[tuple[np.ndarray, float]]], widths: np.ndarray) -> list[np.ndarray]:
+    """Coefficients (n_inputs, n_terms) of all inputs together, along all paths to their ends.
+
+    paths : for each input, (coefficients, loss) with one term fewer at a time
+    widths : of the inputs' ranges, in whose squares the losses are compared: the input that minds least goes on
+    """
+    at = [0] * len(paths)
+    found = []
+    while True:
+        found.append(np.array([path[index][0] for path, index in zip(paths, at, strict=True)]))
+        costs = [
+            (path[index + 1][1] - path[index][1]) / width**2 if index + 1 < len(path) else math.inf
+            for path, index, width in zip(paths, at, widths, strict=True)
+        ]
+        if not math.isfinite(min(costs)):
+            return found
+        at[int(np.argmin(costs))] += 1
+
+
+def one_fewer(coef: np.ndarray, labels: Sequence[Labels], ridge: float) -> np.ndarray:
+    """Coefficients (policy, n_inputs, n_terms) without one of the terms, the others taking over what they can.
+
+    ``w - H^-1_j w_j / (H^-1)_jj`` changes the outputs least among all that lack term j. It comes first, and then the
+    same without the others' help. An input keeps one term.
+
+    coef : (n_inputs, n_terms)    labels : input by input
+    """
+    found = []
+    for index, (row, each) in enumerate(zip(coef, labels, strict=True)):
+        used = np.flatnonzero(row)
+        if len(used) < 2:
+            continue
+        inverse = inverse_hessian(each, row, used, ridge)
+        for place in range(len(used)):
+            for takes_over in (inverse[:, place] / inverse[place, place], np.eye(len(used))[place]):
+                smaller = coef.copy()
+                smaller[index, used] = row[used] - row[used[place]] * takes_over
+                smaller[index, used[place]] = 0.0
+                found.append(smaller)
+    return np.array(found)

@@ -20,6 +20,7 @@ def polished(
     rng: np.random.Generator,
     *,
     generations: int,
+    step: float = 0.1,
     population: int = 32,
     scenarios: int = 8,
     spread: float = 0.05,
@@ -30,6 +31,7 @@ def polished(
     """The non-zero ``weights`` (n_inputs, n_terms), in the scorer's units, moved to where they return more.
 
     merit : what of returns (policy, scenario) is to be large, (policy,)
+    step : standard deviation of the first generation, in units of each weight
 
     Scenarios are drawn anew every ``redraw`` generations. It ends early when the median of a generation is ``enough``.
     Of where it began, its mean and its last generation, what has most merit in the ``exam`` is handed back: never less
@@ -52,7 +54,7 @@ def polished(
         "seed": math.nan,  # leave the global generator alone; the normals are ours
         "randn": lambda *shape: rng.standard_normal(shape),
     }
-    strategy = cma.CMAEvolutionStrategy(first, 0.1, options)
+    strategy = cma.CMAEvolutionStrategy(first, step, options)
 
     def in_place(vectors: np.ndarray) -> np.ndarray:
         out = np.zeros((len(vectors), *mask.shape))

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 
-from sindyrl.distill.clipped_fit import Labels, backward_path, clipped_least_squares, inverse_hessian
+from sindyrl.distill.clipped_fit import Labels, backward_path, clipped_least_squares, merged, one_fewer
 from sindyrl.distill.exam import Exam
 from sindyrl.distill.polish import polished
 from sindyrl.distill.published import PublishedSettings, published
@@ -68,14 +68,14 @@ class DistillSettings:
     one_sided : fit through the clip (`sindyrl.distill.clipped_fit`); False is plain least squares on the labels
     mirror : offer students that respect ``task.mirror`` besides those that need not; the returns decide
     starts, polish : how many of the imitations with the most terms allowed are improved by CMA-ES in the model, and its
-        generations, at most, 0 for none
+        generations, at most, 0 for none; where that does not lead to ``keep``, as many again with longer steps
     repair : its generations where the removal of a term costs returns, at most, 0 for none
     population, repair_scenarios : candidates and scenarios in each generation
-    keep : the smallest student that keeps this share of the teacher's return in the model (`Record.kept`) is the
-        answer; the best one, if none does
+    keep : the smallest student that keeps this share of the teacher's return in the model (`Record.kept`), and of the
+        best student's if that is more, is the answer; the best one, if none does
     members : bootstrap fits of the answer's terms, for the spread of its coefficients
     trust, attempts : with ``validate``: a real episode accepts a student that earns this share of the teacher's return
-        in the model; how many are tried
+        in the model as fitted, unperturbed; how many are tried
     """
 
     scenarios: int = 32
@@ -91,14 +91,14 @@ class DistillSettings:
     even: tuple[float, ...] = (0.0, 0.5)
     one_sided: bool = True
     mirror: bool = True
-    starts: int = 4
+    starts: int = 8
     polish: int = 80
     repair: int = 25
     population: int = 32
     repair_scenarios: int = 8
     keep: float = 0.98
     members: int = 20
-    trust: float = 0.95
+    trust: float = 0.97
     attempts: int = 3
 
     def __post_init__(self) -> None:
@@ -214,12 +214,13 @@ class _Distillation:
             asked = Teacher(self.task, teacher, self.rng)
             judged = self._labelled(asked, data)
         self._repaired(self._paths())
-        for family in self.families:
+        for family in self._promising():
             self._eliminate(family)
         front = pareto([record for record in self.best.values() if record.terms <= self.max_terms])
-        enough = [record for record in front if record.kept >= self.settings.keep]
-        chosen = enough[0] if enough else front[-1]
-        validations = self._validated(chosen, front, validate)
+        # A teacher that fails in some scenarios asks little there. What students can do sets the standard then.
+        least = self.settings.keep * max(front[-1].kept, 1.0)
+        chosen = next((record for record in front if record.kept >= least), front[-1])
+        validations = [] if validate is None else self._validated(chosen, validate, self._promised(asked))
         if validations:
             chosen = max(validations, key=lambda item: item[1])[0]
         sparse, ensemble = self._sparse(chosen)
@@ -345,7 +346,15 @@ class _Distillation:
         tried = sorted(largest, key=lambda item: -item[1].kept)[: self.settings.starts]
         for family, record in tried:
             after = self._repair(record, family, self.settings.polish)
+            if after.kept < self.settings.keep:  # stuck in a lesser optimum, which longer steps pass over
+                after = self._repair(record, family, self.settings.polish, _WIDE)
             self._tell(f"{family}, {record.terms} terms", after)
+
+    def _promising(self) -> list[str]:
+        """The families with a student that is enough; all, if none has one."""
+        small = [(name, record) for name, book in self.by_family.items() for record in book.values()]
+        enough = {name for name, each in small if each.terms <= self.max_terms and each.kept >= self.settings.keep}
+        return [name for name in self.families if name in enough or not enough]
 
     def _eliminate(self, family: str) -> None:
         """From the best student of a family, one term fewer at a time, as long as it is worth it."""
@@ -353,7 +362,7 @@ class _Distillation:
         known = self.by_family[family]
         record = max((each for each in known.values() if each.terms <= self.max_terms), key=_by_kept)
         while record.kept >= _HOPELESS:
-            smaller = self._one_fewer(record.coef, labels)
+            smaller = one_fewer(record.coef, labels, min(self.settings.ridge))
             if not len(smaller):
                 return
             self._grade(smaller, family, "closed loop")
@@ -363,26 +372,7 @@ class _Distillation:
                 record = known[record.terms]
             self._tell(f"{family}, {record.terms} terms", record)
 
-    def _one_fewer(self, coef: np.ndarray, labels: Sequence[Labels]) -> np.ndarray:
-        """Students (policy, n_inputs, n_terms) without one of the terms, the others taking over what they can.
-
-        ``w - H^-1_j w_j / (H^-1)_jj`` changes the outputs least among all that lack term j. An input keeps one term.
-        """
-        found = []
-        for index, (row, each) in enumerate(zip(coef, labels, strict=True)):
-            used = np.flatnonzero(row)
-            if len(used) < 2:
-                continue
-            inverse = inverse_hessian(each, row, used, min(self.settings.ridge))
-            for place in range(len(used)):
-                for takes_over in (inverse[:, place] / inverse[place, place], np.eye(len(used))[place]):
-                    smaller = coef.copy()
-                    smaller[index, used] = row[used] - row[used[place]] * takes_over
-                    smaller[index, used[place]] = 0.0
-                    found.append(smaller)
-        return np.array(found)
-
-    def _repair(self, record: Record, family: str, generations: int) -> Record:
+    def _repair(self, record: Record, family: str, generations: int, step: float = 0.1) -> Record:
         settings = self.settings
         if not generations:
             return record
@@ -392,6 +382,7 @@ class _Distillation:
             self.exam.merit,
             self.rng,
             generations=generations,
+            step=step,
             population=settings.population,
             scenarios=settings.repair_scenarios,
             spread=settings.spread,
@@ -410,18 +401,25 @@ class _Distillation:
 
     # ---- the choice
 
-    def _validated(
-        self, first: Record, front: tuple[Record, ...], validate: Validate | None
-    ) -> list[tuple[Record, float]]:
+    def _promised(self, teacher: Teacher | None) -> float:
+        """What the teacher is expected to earn in reality: its mean return in the model as fitted.
+
+        Perturbed, models are harder: what it earns in the exam would let students pass that are much worse in reality.
+        """
+        if teacher is None:
+            return float(self.exam.goal[0])
+        scenarios = self.scorer.scenarios(max(self.settings.scenarios // 4, 1), 0.0, self.rng)
+        return float(RollOuts(self.scorer).visited(teacher, scenarios, self.rng).returns.mean())
+
+    def _validated(self, first: Record, validate: Validate, promised: float) -> list[tuple[Record, float]]:
         """Real episodes: of the choice, then of what keeps most in the model, until one is good enough."""
-        if validate is None:
-            return []
-        rest = [record for record in reversed(front) if record is not first]
+        least = self.exam.least[0]
+        enough = least + self.settings.trust * (promised - least)
+        rest = [record for record in self.best.values() if record.terms <= self.max_terms and record is not first]
         done: list[tuple[Record, float]] = []
-        for record in [first, *rest][: self.settings.attempts]:
+        for record in [first, *sorted(rest, key=_by_kept, reverse=True)][: self.settings.attempts]:
             done.append((record, float(validate(self._policy(record)))))
-            least, goal = self.exam.least[0], self.exam.goal[0]
-            if done[-1][1] >= least + self.settings.trust * (goal - least):
+            if done[-1][1] >= enough:
                 break
         return done
 
@@ -470,26 +468,8 @@ def _by_kept(record: Record) -> float:
     return record.kept
 
 
-def merged(paths: Sequence[list[tuple[np.ndarray, float]]], widths: np.ndarray) -> list[np.ndarray]:
-    """Coefficients (n_inputs, n_terms) of all inputs together, along all paths to their ends.
-
-    paths : for each input, (coefficients, loss) with one term fewer at a time
-    widths : of the inputs' ranges, in whose squares the losses are compared: the input that minds least goes on
-    """
-    at = [0] * len(paths)
-    found = []
-    while True:
-        found.append(np.array([path[index][0] for path, index in zip(paths, at, strict=True)]))
-        costs = [
-            (path[index + 1][1] - path[index][1]) / width**2 if index + 1 < len(path) else math.inf
-            for path, index, width in zip(paths, at, widths, strict=True)
-        ]
-        if not math.isfinite(min(costs)):
-            return found
-        at[int(np.argmin(costs))] += 1
-
-
 _CELLS = 8  # along each state, in which samples are counted
+_WIDE = 0.5  # first step of a second CMA-ES, relative to each weight; the first one's is 0.1
 _HOPELESS = 0.5  # of the teacher's return: no smaller students are sought
 
 
