@@ -25,13 +25,13 @@ _QUICK_OURS = DistillSettings(
 _QUICK_PUBLISHED = PublishedSettings(
     steps=200, length=100, alphas=(1e-3,), thresholds=(1e-3, 1e-2), members=4, scenarios=2
 )
-_FULL: dict[str, Any] = {"ours": DistillSettings(attempts=5), "published": PublishedSettings()}
+_FULL: dict[str, Any] = {"ours": DistillSettings(), "published": PublishedSettings()}
 
 
 def distilled(record: Mapping[str, Any], seed: int, *, quick: bool = False, keep: bool = True) -> dict[str, Any]:
     """Sparse policies of the best network of a learning run, in the model of that round.
 
-    The published recipe takes no real step. Ours chooses in the model, too, and then plays at most five real episodes,
+    The published recipe takes no real step. Ours chooses in the model, too, and then plays at most three real episodes,
     counted as selection: the model may promise what it cannot keep. What each earns, and what the network earns, are
     means over other whole real episodes from the same seeds, which choose nothing.
 
