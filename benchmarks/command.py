@@ -12,7 +12,6 @@ run : ``run(settings) -> int | None`` prints, JSON lines only with ``json``, and
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from benchmarks.orphan import end_with_parent
+from benchmarks import orphan
 
 Options = TypeVar("Options")
 
@@ -32,8 +31,7 @@ def main(
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Parse the options and run. What the user can mend is one line on standard error and exit code 2."""
-    if os.environ.pop("SINDYRL_ENDS_WITH_PARENT", None):
-        end_with_parent()
+    orphan.if_asked()
     program = f"sindyrl bench {Path(sys.argv[0]).stem}" if arguments is None else None
     asked: Any = tyro.cli(settings, args=arguments, prog=program, description=description)
     try:

@@ -50,7 +50,7 @@ def run_benchmark(name: str, options: Sequence[str] = ()) -> int:
         raise ValueError(f"`bench` must name one of {', '.join(known)}. Got {name!r}.")
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     # A benchmark may take hours: it must not go on when this command is killed and nobody waits for it.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "SINDYRL_ENDS_WITH_PARENT": "1"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "SINDYRL_ENDS_WITH_PARENT": str(os.getpid())}
     # -P: a folder called benchmarks where the user stands is not ours.
     command = [sys.executable, "-P", "-m", known[name][0], *options]
     code = subprocess.run(command, env=environment, check=False).returncode

@@ -16,7 +16,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-_WATCHED = 10  # steps; reading the shared generators takes some 50 microseconds, twice a step
+_WATCHED = 10  # steps; reading the shared generators takes some 80 microseconds, twice a step
 
 
 class UnseededEnvironmentWarning(UserWarning):
@@ -26,8 +26,9 @@ class UnseededEnvironmentWarning(UserWarning):
 class SeedWatch:
     """An environment's steps, and a warning at the first sign that its seed does not decide everything.
 
-    Making one resets the environment twice. Its first ten steps are watched. Where `reset` seeds the shared generators,
-    what a step draws from them can be repeated, and nothing is said.
+    Making one resets the environment twice. Its first ten steps are watched. Where `reset` seeds a shared generator,
+    what a step draws from it can be repeated, and nothing is said. Another thread that draws from one meanwhile is
+    taken for the environment.
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
@@ -35,7 +36,8 @@ class SeedWatch:
         before = _shared_generators()
         first, once = _vector(env.reset(seed=12345)[0]), _shared_generators()
         second, twice = _vector(env.reset(seed=12345)[0]), _shared_generators()
-        self._watched = 0 if once == twice != before else _WATCHED
+        self._seeded = [b == c != a for a, b, c in zip(before, once, twice, strict=True)]
+        self._watched = 0 if all(self._seeded) else _WATCHED
         if not np.array_equal(first, second, equal_nan=True):
             warnings.warn(_ignores(env), UnseededEnvironmentWarning, stacklevel=4)
 
@@ -45,11 +47,13 @@ class SeedWatch:
         before = _shared_generators()
         result = self.env.step(action)
         self._watched -= 1
-        if _shared_generators() != before:
+        after = _shared_generators()
+        if any(a != b and not seeded for a, b, seeded in zip(before, after, self._seeded, strict=True)):
             self._watched = 0
             warnings.warn(
                 f"{self.env.unwrapped} draws from `random` or `np.random` in `step`, generators that the seed of "
-                "`reset` does not reach. Results from it cannot be repeated. Draw from `self.np_random`.",
+                "`reset` does not reach. Results from it cannot be repeated unless these are seeded, too. Draw from "
+                "`self.np_random`.",
                 UnseededEnvironmentWarning,
                 stacklevel=4,
             )
@@ -68,6 +72,10 @@ def check_seeds(env: gymnasium.Env[Any, Any], *, steps: int, rng: np.random.Gene
     """
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ValueError(f"`check_seeds(steps=...)` must be a whole number of at least 1. Got {steps!r}.")
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(
+            f"`check_seeds(rng=...)` must be a numpy.random.Generator, for instance default_rng(0). Got {rng!r}."
+        )
     space = copy.deepcopy(env.action_space)  # the environment's own stream of samples stays where it is
     space.seed(int(rng.integers(2**31)))
     inputs, seed = [space.sample() for _ in range(steps)], int(rng.integers(2**31))
@@ -104,11 +112,11 @@ def _vector(observation: Any) -> np.ndarray:
     return np.array(observation, dtype=np.float64)
 
 
-def _shared_generators() -> tuple[Any, ...]:
-    """Where Python's and NumPy's generators for the whole process are; read, never touched."""
+def _shared_generators() -> tuple[Any, Any]:
+    """Where Python's and where NumPy's generator for the whole process is; read, never touched."""
     legacy = np.random.get_state(legacy=False)  # noqa: NPY002 (it is the legacy one that is watched)
     inside = [value.tobytes() if isinstance(value, np.ndarray) else value for value in legacy["state"].values()]
-    return random.getstate(), *inside, legacy.get("has_gauss"), legacy.get("gauss")
+    return random.getstate(), (*inside, legacy.get("has_gauss"), legacy.get("gauss"))
 
 
 def _ignores(env: gymnasium.Env[Any, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.control import study
+from benchmarks.control import study, worker
 from benchmarks.control.dyna_run import run_dyna
 from benchmarks.control.problem import Problem, RealSystem, UncountedSteps
 from benchmarks.control.progress import Progress
@@ -85,7 +85,7 @@ def test_killed_between_rounds_a_trial_comes_out_as_if_it_had_not_been(tmp_path,
     kept = Progress.read(tmp_path)
     assert [point["steps"] for point in kept.curve] == [80, 100]
     figures = run_trial(PROBLEM, Dyna(), seed=10_000, folder=tmp_path)
-    assert timeless(figures) == timeless(whole)
+    assert timeless(figures) == timeless(whole) | {"kills": 2}
     assert figures["wall_s"] > kept.wall_s > 0.0
 
 
@@ -128,6 +128,44 @@ def test_nobody_accounts_for_less_than_was_taken():
     assert (system.counts["data"], system.taken["data"], system.cost) == (6, 2, 8)
     with pytest.raises(UncountedSteps, match="accounts for 1 data and 0 selection"):
         system.account(data=1, selection=0)
+
+
+class Forgetful(Dyna):
+    """Two rounds of 5 steps an attempt; does not account for those of earlier attempts."""
+
+    def learn(self, system, seed, report):
+        env = system.make_env("data")
+        env.reset(seed=seed)
+        for _ in range(2):
+            for _ in range(5):
+                env.step(np.zeros(1))
+            report(lambda x: -x[:1])
+        if self.killed_at:
+            raise Killed
+        return lambda x: -x[:1]
+
+
+def test_who_forgets_what_earlier_attempts_cost_is_found_out(tmp_path):
+    with pytest.raises(Killed):
+        run_trial(PROBLEM, Forgetful(killed_at=2), seed=10_000, folder=tmp_path)
+    with pytest.raises(UncountedSteps, match="at 5 real steps after one at 10"):
+        run_trial(PROBLEM, Forgetful(), seed=10_000, folder=tmp_path)
+
+
+class Sly(Dyna):
+    """Steps an environment that nobody counts, and would be killed after its report."""
+
+    def learn(self, system, seed, report):
+        env = CartEnv()
+        env.reset(seed=seed)
+        env.step(np.zeros(1))
+        return super().learn(system, seed, report)
+
+
+def test_uncounted_steps_are_found_at_the_report_and_not_forgotten_with_the_process(tmp_path):
+    with pytest.raises(UncountedSteps, match="but 110 were counted"):
+        run_trial(PROBLEM, Sly(killed_at=1), seed=10_000, folder=tmp_path)
+    assert not (tmp_path / "progress.json").exists()
 
 
 # ---- processes
@@ -176,6 +214,14 @@ class OftenKilled(Walker):
     killed_in = (0, 1, 2)
 
 
+class Raising(Walker):
+    killed_in = ()
+
+    def learn(self, system, seed, report):
+        super().learn(system, seed, report)
+        raise ArithmeticError("after three rounds")
+
+
 class Sleeper(Walker):
     """Tells who it is and never ends."""
 
@@ -191,7 +237,7 @@ def planted(tmp_path, monkeypatch):
     (tmp_path / "planted.py").write_text(PLANTED)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    yield {name.lower(): f"planted:{name}" for name in ("Walker", "OftenKilled", "Sleeper")}
+    yield {name.lower(): f"planted:{name}" for name in ("Walker", "OftenKilled", "Raising", "Sleeper")}
     sys.modules.pop("planted", None)
 
 
@@ -215,6 +261,19 @@ def test_a_process_that_is_killed_goes_on_and_so_does_a_study(planted, tmp_path,
     lines = {line["method"]: line for line in told(capsys)}
     assert lines["oftenkilled"]["curve"] == lines["walker"]["curve"]
     assert not list(tmp_path.glob("*/*-unfinished"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="nobody resumes without a lock")
+def test_what_raised_begins_again_and_a_folder_in_use_is_refused(planted, tmp_path, monkeypatch):
+    folder = tmp_path / "trial"
+    arguments = ["planted:PROBLEM", planted["raising"], "10000", "full", str(tmp_path / "figures.json"), str(folder)]
+    with pytest.raises(ArithmeticError):
+        worker.main(arguments)
+    assert not folder.exists()  # else the next attempt would find three rounds done, and nothing to raise
+    monkeypatch.setattr(worker, "_PATIENCE", 0)
+    with worker._alone(folder), pytest.raises(BlockingIOError, match="Another process runs this trial"):
+        worker.main(arguments)
+    assert folder.exists()
 
 
 def ended(pids, within):

@@ -46,6 +46,12 @@ class SeedsWhatItShares(DrawsFromNumPy):
         return super().reset(seed=seed)
 
 
+class SeedsOneAndDrawsFromTheOther(DrawsFromPython):
+    def reset(self, *, seed=None, options=None):
+        np.random.seed(seed)  # noqa: NPY002
+        return super().reset(seed=seed)
+
+
 class HasItsOwnGenerator(Gusty):
     own = np.random.default_rng(0)  # seeded once, and never by `reset`
 
@@ -70,7 +76,7 @@ class GustsAreRare(HasItsOwnGenerator):
 
 
 HONEST = [CartEnv, Gusty, SeedsWhatItShares]
-SHARED = [DrawsFromNumPy, DrawsFromPython]
+SHARED = [DrawsFromNumPy, DrawsFromPython, SeedsOneAndDrawsFromTheOther]
 OWN = [HasItsOwnGenerator, HidesWhatResetDraws]
 
 

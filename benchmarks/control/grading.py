@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.control.problem import Problem
+from benchmarks.control.problem import Problem, UncountedSteps
 from sindyrl.collect import InteractionMeter, evaluate
 from sindyrl.protocols import Policy
 
@@ -41,7 +41,7 @@ class Judge:
 
     def report(self, policy: Policy, steps: int) -> None:
         """Add a point to the curve, unless the last one is hardly older."""
-        last = self.curve[-1]["steps"] if self.curve else None
+        last = self._last(steps)
         if last is not None and last < steps < (1.0 + _SPACING) * last:
             return
         point = self._point(policy, steps, "curve", self.problem.curve_episodes)
@@ -51,11 +51,22 @@ class Judge:
 
     def final(self, policy: Policy, steps: int) -> dict[str, Any]:
         """The point of the policy that was learned; the last one of the curve."""
+        last = self._last(steps)
         point = self._point(policy, steps, "report", self.problem.report_episodes)
-        if self.curve and self.curve[-1]["steps"] == steps:
+        if last == steps:
             self.curve.pop()
         self.curve.append(point)
         return point
+
+    def _last(self, steps: int) -> int | None:
+        """Steps of the curve's last point. Raises UncountedSteps if they were more."""
+        last = self.curve[-1]["steps"] if self.curve else None
+        if last is not None and steps < last:
+            raise UncountedSteps(
+                f"A policy was reported at {steps} real steps after one at {last}. A method that goes on after a kill "
+                "accounts for the steps before it with `system.account`."
+            )
+        return last
 
     def _point(self, policy: Policy, steps: int, purpose: str, episodes: int) -> dict[str, Any]:
         wall, processor = time.perf_counter(), time.process_time()

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.orphan import end_with_parent
+from benchmarks import orphan
 from benchmarks.seeds import ROOT
 
 Backend = Literal["loky", "ray", "dask"]
@@ -29,7 +29,7 @@ class Job:
     """A trial to be run.
 
     problem, method : ``module:name`` of a `Problem` and of a `Method`
-    folder : where it keeps what it needs to go on if it is killed; on a cluster, a folder that all machines share
+    folder : where it keeps what it needs to go on if it is killed; on a cluster it begins again
     """
 
     problem: str
@@ -50,6 +50,7 @@ def run_job(job: Job) -> dict[str, Any]:
         command += ["quick" if job.quick else "full", str(file), *([job.folder] if job.folder else [])]
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         surroundings = os.environ | dict.fromkeys(_ONE_THREAD, "1") | {"PYTHONPATH": os.pathsep.join(paths)}
+        surroundings |= orphan.for_child()
         try:
             for _ in range(_ATTEMPTS):
                 done = subprocess.run(command, env=surroundings, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -90,7 +91,10 @@ def _computed(jobs: dict[int, Job], workers: int, backend: Backend) -> Iterator[
 
     with _cluster(backend), parallel_config(backend=backend, n_jobs=workers):
         streams = getattr(get_active_backend()[0], "supports_return_generator", False)
-        tasks = [delayed(_numbered)(number, job, os.getpid()) for number, job in jobs.items()]
+        # The workers of a cluster belong to others, and its machines need not share a folder.
+        here = backend == "loky"
+        jobs = jobs if here else {number: dataclasses.replace(job, folder=None) for number, job in jobs.items()}
+        tasks = [delayed(_numbered)(number, job, os.getpid() if here else None) for number, job in jobs.items()]
         # Where results come all together at the end, a few at a time: what is finished is kept.
         size = len(tasks) if streams else workers
         for start in range(0, len(tasks), size):
@@ -98,9 +102,9 @@ def _computed(jobs: dict[int, Job], workers: int, backend: Backend) -> Iterator[
             yield from pool(tasks[start : start + size])
 
 
-def _numbered(number: int, job: Job, study: int) -> tuple[int, dict[str, Any]]:
-    if os.getpid() != study:
-        end_with_parent()  # a study that is killed leaves no workers behind, and they no trials
+def _numbered(number: int, job: Job, study: int | None) -> tuple[int, dict[str, Any]]:
+    if study not in (None, os.getpid()):
+        orphan.end_with_parent(os.getppid())  # a study that is killed leaves no workers behind, and they no trials
     return number, run_job(job)
 
 

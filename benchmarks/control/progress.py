@@ -16,8 +16,11 @@ _NAME = "progress.json"
 class Progress:
     """Of all attempts together, up to the last policy that was reported: what came after it in a killed one is lost.
 
-    wall_s, processor_s : of learning      grading_wall_s, report_steps : of grading      curve : as of `Judge`
+    kills : how often the trial went on after one      wall_s, processor_s : of learning
+    grading_wall_s, report_steps : of grading      curve : as of `Judge`
     """
+
+    kills: int = 0
 
     wall_s: float = 0.0
     processor_s: float = 0.0
@@ -31,7 +34,7 @@ class Progress:
         if folder is None or not (folder / _NAME).exists():
             return cls()
         stored = json.loads((folder / _NAME).read_text(encoding="utf-8"))
-        return cls(**stored | {"curve": tuple(stored["curve"])})
+        return cls(**stored | {"kills": stored["kills"] + 1, "curve": tuple(stored["curve"])})
 
     def write(self, folder: Path) -> None:
         write_text(folder / _NAME, json.dumps(dataclasses.asdict(self), allow_nan=False) + "\n")

@@ -42,6 +42,8 @@ def run_trial(problem: Problem, method: Method, seed: int, folder: Path | None =
     curve, steps_to_threshold, final_return, returns : of `grading`; the last point of the curve is the final policy
     wall_s, processor_s : of learning, without grading      n_parameters : see `policy_size`
     form : the final policy as JSON, None if it has no closed form
+    kills : how often it went on after one since its first report. Times lack what came after the last report before a
+        kill; steps that were lost are among those of data; networks that a fit begins with are drawn anew
     """
     kept = folder if getattr(method, "RESUMES", False) else None
     before = Progress.read(kept)
@@ -51,6 +53,7 @@ def run_trial(problem: Problem, method: Method, seed: int, folder: Path | None =
 
     def progress() -> Progress:
         return Progress(
+            before.kills,
             before.wall_s + time.perf_counter() - wall - judge.wall_s,
             before.processor_s + time.process_time() - processor - judge.processor_s,
             before.grading_wall_s + judge.wall_s,
@@ -61,6 +64,7 @@ def run_trial(problem: Problem, method: Method, seed: int, folder: Path | None =
     def report(policy: Policy) -> None:
         judge.report(policy, system.cost)
         if kept is not None:
+            _check(system, judge, odometer)
             progress().write(kept)
 
     try:
@@ -75,6 +79,7 @@ def run_trial(problem: Problem, method: Method, seed: int, folder: Path | None =
     form, graded = closed_form(policy), progress()
     return {
         "seed": seed,
+        "kills": graded.kills,
         "data_steps": counts["data"],
         "selection_steps": counts["selection"],
         "cost": cost,

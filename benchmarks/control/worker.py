@@ -10,21 +10,26 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks import orphan
 from benchmarks.control.problem import Problem
 from benchmarks.control.trial import run_trial
-from benchmarks.orphan import end_with_parent
 from sindyrl.run_folder import versions
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
+
+
+_PATIENCE = 10  # seconds: a trial that nobody waits for any more ends within one or two
 
 
 def load(reference: str) -> Any:
@@ -45,8 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     kind = load(method_reference)
     problem = sized(load(problem_reference), quick == "quick")
     method = kind.of(problem, quick=quick == "quick")
-    folder = Path(rest[0]) if rest and getattr(kind, "RESUMES", False) else None
-    with _alone(folder):
+    # Without a lock two processes might write into one folder.
+    folder = Path(rest[0]) if rest and getattr(kind, "RESUMES", False) and fcntl is not None else None
+    with contextlib.nullcontext() if folder is None else _alone(folder):
         figures = run_trial(problem, method, int(seed), folder)
     figures["versions"] = versions() | _versions(getattr(kind, "PACKAGES", ()))
     Path(file).write_text(json.dumps(figures, allow_nan=False), encoding="utf-8")
@@ -54,15 +60,26 @@ def main(arguments: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path | None) -> Iterator[None]:
-    """Wait until nobody else is in the folder: a trial that was given up may need a second to notice."""
-    if folder is None or fcntl is None:
-        yield
-        return
+def _alone(folder: Path) -> Iterator[None]:
+    """Nobody else is in the folder meanwhile. Only a kill leaves anything there: what raised begins again.
+
+    Raises BlockingIOError if somebody else stays there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        for last in (*[False] * _PATIENCE, True):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if last:
+                    raise BlockingIOError(f"Another process runs this trial, in {folder}.") from None
+                time.sleep(1.0)
+        try:
+            yield
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def _versions(modules: Sequence[str]) -> dict[str, str]:
@@ -76,5 +93,5 @@ def _versions(modules: Sequence[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    end_with_parent()
+    orphan.if_asked()
     sys.exit(main(sys.argv[1:]))
