@@ -581,6 +581,8 @@ def test_every_method_keeps_the_contract(name):
     full, quick = (kind.of(swingup.PROBLEM, quick=quick) for quick in (False, True))
     assert json.loads(json.dumps(dataclasses.asdict(full))) != json.loads(json.dumps(dataclasses.asdict(quick)))
     assert methods.available()[name]
+    entry = study._entry("benchmarks.swingup:PROBLEM", swingup.PROBLEM, name, methods.reference(name), False, ROOT)
+    assert json.dumps(entry.settings, allow_nan=False)
     with pytest.raises(dataclasses.FrozenInstanceError):
         full.anything = 1
     assert bool(getattr(kind, "PACKAGES", ())) == hasattr(kind, "EXTRA")

@@ -137,7 +137,8 @@ class _Entry:
 
 
 def _entry(problem: str, definition: Problem, name: str, reference: str, quick: bool, folder: Path) -> _Entry:
-    shown = dataclasses.asdict(load(reference).of(definition, quick=quick))
+    settings = dataclasses.asdict(load(reference).of(definition, quick=quick))
+    shown = json.loads(json.dumps(settings), parse_constant=str)  # infinity is no number in JSON
     graded = [definition.name, definition.threshold, definition.curve_episodes, definition.report_episodes]
     modules = [each.split(":")[0] for each in (problem, reference)]
     store: FinishedLines[Key] = FinishedLines(
