@@ -335,9 +335,9 @@ def test_the_report_is_about_the_policy_that_is_handed_out(found):
         ({"population": 1}, r"`SearchSettings\(population=...\)` must be an integer of at least 2. Got 1"),
         ({"offspring": 2.5}, r"`SearchSettings\(offspring=...\)` must be an integer of at least 2. Got 2.5"),
         ({"attempts": True}, r"`SearchSettings\(attempts=...\)`.*True"),
-        ({"sigma": 0.0}, r"`SearchSettings\(sigma=...\)` must be positive. Got 0.0"),
-        ({"spread": -0.1}, r"`SearchSettings\(spread=...\)` must not be negative. Got -0.1"),
-        ({"trust": np.nan}, r"`SearchSettings\(trust=...\)` must not be negative. Got nan"),
+        ({"sigma": 0.0}, r"`SearchSettings\(sigma=...\)` must be a positive number. Got 0.0"),
+        ({"spread": -0.1}, r"`SearchSettings\(spread=...\)` must be a number that is not negative. Got -0.1"),
+        ({"trust": np.nan}, r"`SearchSettings\(trust=...\)` must be a number that is not negative. Got nan"),
     ],
 )
 def test_wrong_settings_are_named(settings, message):
