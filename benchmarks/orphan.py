@@ -7,7 +7,7 @@ import os
 import threading
 import time
 
-_VARIABLE = "SINDYRL_ENDS_WITH_PARENT"
+_VARIABLE = "SINDYRL_ENDS_WITH_PARENT"  # `sindyrl bench` sets it too, and must not import this package
 _EVERY = 1.0  # seconds between two looks
 
 

@@ -79,7 +79,7 @@ def run_jobs(jobs: Sequence[Job], *, workers: int, backend: Backend) -> Iterator
             return
         except BrokenProcessPool as error:
             # Not a trial, whose process is its own: somebody ended the worker that waits for it. What it was waiting
-            # for begins again in a new pool.
+            # for is started once more in a new pool.
             broken = error
     for job in left.values():
         yield job, {"seed": job.seed, "error": f"Its worker died, {_POOLS} times. {broken}"}
