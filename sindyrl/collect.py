@@ -85,7 +85,8 @@ def collect(
     env: gymnasium.Env,
     policy: Policy,
     *,
-    steps: int,
+    steps: int | None = None,
+    episodes: int | None = None,
     rng: np.random.Generator,
     states: Sequence[str] | None = None,
     inputs: Sequence[str] | None = None,
@@ -93,11 +94,11 @@ def collect(
     reset_every: int | None = None,
     callback: StepCallback | None = None,
 ) -> Dataset:
-    """Takes exactly ``steps`` steps of an environment and returns them as one trajectory per episode.
+    """Takes exactly ``steps`` steps of an environment, or plays ``episodes`` of it, and returns a trajectory for each.
 
-    Episodes end when the environment says so or after ``reset_every`` steps; the last one ends with the last step. The
-    state after the last step of an episode is kept, so no transition is lost. Inputs are clipped to the action limits,
-    and what was applied is what is recorded.
+    Episodes end when the environment says so or after ``reset_every`` steps; with ``steps``, the last one ends with the
+    last step. The state after the last step of an episode is kept, so no transition is lost. Inputs are clipped to the
+    action limits, and what was applied is what is recorded.
 
     states, inputs : names; by default those of ``env.unwrapped.task``, else ``o0, o1, ...`` and ``u0, u1, ...``.
     dt : seconds per step; by default ``env.unwrapped.task.dt``, else ``env.unwrapped.dt``, else ``env.metadata["dt"]``.
@@ -108,7 +109,11 @@ def collect(
     from a generator that the process shares. A generator of the environment's own that nobody seeds goes unnoticed
     here: that takes real steps, see `sindyrl.seeding.check_seeds`.
     """
-    _check_count("collect(steps=...)", steps)
+    if (steps is None) == (episodes is None):
+        raise ValueError("`collect(...)` must be given either `steps` or `episodes`.")
+    for argument, count in (("steps", steps), ("episodes", episodes)):
+        if count is not None:
+            _check_count(f"collect({argument}=...)", count)
     if reset_every is not None:
         _check_count("collect(reset_every=...)", reset_every)
     session = _Session(env, states, inputs)
@@ -116,12 +121,13 @@ def collect(
     act = session.feed(policy)
     seeds, draws = _split(rng)
     trajectories: list[Trajectory] = []
-    while steps:
-        limit = min(steps, reset_every or steps)
+    left = math.inf if steps is None else steps
+    while left and len(trajectories) != episodes:
+        limit = min(left, reset_every or math.inf)
         x, u, r = session.episode(policy, act, seed=_seed(seeds), rng=draws, limit=limit, callback=callback)
         t = dt * np.arange(len(x))
         trajectories.append(Trajectory(t, x, u, r, states=session.states, inputs=session.inputs))
-        steps -= len(u)
+        left -= len(u)
     return Dataset(tuple(trajectories))
 
 
@@ -157,7 +163,9 @@ def evaluate(
         draws = np.random.default_rng(list(seeds))
     returns = np.empty(len(seeds))
     for i, seed in enumerate(seeds):
-        _, _, r = session.episode(policy, act, seed=int(seed), rng=draws, limit=max_steps, callback=callback)
+        _, _, r = session.episode(
+            policy, act, seed=int(seed), rng=draws, limit=max_steps or math.inf, callback=callback
+        )
         returns[i] = r.sum()
     return returns
 
@@ -245,7 +253,7 @@ class _Session:
         *,
         seed: int,
         rng: np.random.Generator,
-        limit: int | None,
+        limit: float,
         callback: StepCallback | None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One episode of at most ``limit`` steps: x (T+1, n), u (T, m), r (T,)."""
@@ -256,7 +264,7 @@ class _Session:
         u: list[np.ndarray] = []
         r: list[float] = []
         over = False
-        while not over and (limit is None or len(u) < limit):
+        while not over and len(u) < limit:
             command = self._command(act(x[-1].copy()), len(u))
             observation, reward, terminated, truncated, _ = self._watch.step(command.astype(self.space.dtype))
             u.append(command)

@@ -80,6 +80,18 @@ def test_every_recorded_transition_obeys_the_system_up_to_the_last_state():
         np.testing.assert_allclose(part.t, 0.5 * np.arange(len(part) + 1))
 
 
+def test_whole_episodes_are_those_that_evaluate_grades():
+    """One trajectory each, however long they last; the same initial states from the same generator."""
+    env = Integrator()
+    data = collect(env, random_policy(env), episodes=4, rng=np.random.default_rng(3))
+    assert [len(part.u) for part in data] == [7] * 4
+    graded = evaluate(Integrator(), random_policy(env), episodes=4, rng=np.random.default_rng(3))
+    np.testing.assert_array_equal([part.r.sum() for part in data], graded)
+    cut = collect(env, random_policy(env), episodes=4, reset_every=3, rng=np.random.default_rng(3))
+    assert [len(part.u) for part in cut] == [3] * 4
+    np.testing.assert_array_equal(cut[2].x[0], data[2].x[0])
+
+
 def test_reset_every_cuts_episodes():
     env = Integrator(length=7)
     data = collect(env, random_policy(env), steps=10, rng=rng(), reset_every=4)
@@ -289,6 +301,11 @@ def test_wrong_arguments_are_named_as_typed():
     policy = random_policy(env)
     with pytest.raises(ValueError, match=r"`collect\(steps=\.\.\.\)` must be a whole number of at least 1. Got 0"):
         collect(env, policy, steps=0, rng=rng())
+    with pytest.raises(ValueError, match=r"`collect\(episodes=\.\.\.\)`.* Got 0"):
+        collect(env, policy, episodes=0, rng=rng())
+    for both in ({}, {"steps": 4, "episodes": 1}):
+        with pytest.raises(ValueError, match="either `steps` or `episodes`"):
+            collect(env, policy, rng=rng(), **both)
     with pytest.raises(ValueError, match=r"`collect\(reset_every=\.\.\.\)`.* Got 2.5"):
         collect(env, policy, steps=4, rng=rng(), reset_every=2.5)
     with pytest.raises(ValueError, match=r"`random_policy\(hold=\.\.\.\)`.* Got -1"):

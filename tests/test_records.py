@@ -17,13 +17,16 @@ from benchmarks.interpretable.laws import count_nodes, environment_module, play,
 from benchmarks.interpretable.learning import learned_law
 from benchmarks.interpretable.recipes import RECIPES, Trials
 from benchmarks.records import Settings, compare, paired_interval, run
+from sindyrl.collect import collect
 from sindyrl.expression import Variable, clip, cos, log
+from sindyrl.identify import identify
 from sindyrl.library import polynomial_library
 from sindyrl.model import Model
 from sindyrl.sparse_map import SparseMap
 from sindyrl.structure import Increment
 from sindyrl.symbolic_map import Signal, SymbolicMap
 from sindyrl.task import Task
+from sindyrl.trajectory import Dataset
 
 
 def test_nodes_are_counted_as_written_out():
@@ -167,7 +170,7 @@ def test_the_mountain_cars_search_earns_ten_for_the_goal_and_pays_the_same_effor
 
 
 def test_trials_take_the_first_law_they_accept_and_else_the_best(monkeypatch):
-    """Laws sought in turn earn what is planted; their real steps count as selection."""
+    """Laws sought in turn earn what is planted, each in equations that know the episodes of those before."""
     recipe = dataclasses.replace(
         RECIPES["pendulum"], refine=0, trials=Trials(4, accept=-200.0, worst=-300.0, attempts=3)
     )
@@ -180,12 +183,28 @@ def test_trials_take_the_first_law_they_accept_and_else_the_best(monkeypatch):
 
     def chosen(means, worsts):
         laws = iter([law(float(weight)) for weight in range(1, 4)])
-        earned = iter(
-            [np.array([worst, *[(4 * mean - worst) / 3] * 3]) for mean, worst in zip(means, worsts, strict=True)]
-        )
+        known = []
+
+        def planted(env, policy, *, steps=None, episodes=None, rng):
+            if episodes is None:
+                return collect(env, policy, steps=steps, rng=rng)
+            worst, mean = next(earned)
+            returns = [worst, *[(episodes * mean - worst) / (episodes - 1)] * (episodes - 1)]
+            played = collect(env, policy, steps=3 * episodes, reset_every=3, rng=rng)
+            rewards = [np.array([0.0, 0.0, value]) for value in returns]
+            return Dataset(tuple(dataclasses.replace(e, r=r) for e, r in zip(played, rewards, strict=True)))
+
+        def identified(data, **named):
+            known.append(data.steps - recipe.data_steps)
+            return identify(data, **named)
+
+        earned = iter(zip(worsts, means, strict=True))
         monkeypatch.setattr(learning, "sought", lambda *_: (next(laws), 10))
-        monkeypatch.setattr(learning, "evaluate", lambda *_, **__: next(earned))
+        monkeypatch.setattr(learning, "collect", planted)
+        monkeypatch.setattr(learning, "identify", identified)
         found = learned_law(recipe, 10_000)
+        assert known == [0, 12, 24][: len(known)]
+        assert found.steps == {"data": recipe.data_steps, "selection": 12 * len(known), "report": 0}
         return round(float(found.policy(np.array([0.0, 0.0, 0.1]))[0] * 10)), found.model_steps
 
     assert chosen([-150.0, -100.0, -50.0], [-299.0] * 3) == (1, 10)
