@@ -1,16 +1,14 @@
-"""Exported C: equal to its map, the same bytes every time, and in place only when it was verified."""
+"""Exported C: equal to its map, the same bytes every time, and what its header and its report say is so."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import json
 import math
 import os
 import shutil
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -18,61 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sindyrl.backends.c import CompilerNotFound
-from sindyrl.export import (
-    ExportError,
-    ExportReport,
-    check,
-    emulate,
-    guarded,
-    placement,
-    source,
-    to_c,
-    toolchain,
-)
-from sindyrl.export.rounding import evaluate_rounded
-from sindyrl.expression import Node, Variable, clip, cos, dense, piecewise, sin, sqrt, tanh
+from sindyrl.export import ExportReport, check, emulate, source, to_c, toolchain
+from sindyrl.expression import Constant, Variable, clip, cos, dense, sin, sqrt, tanh
 from sindyrl.symbolic_map import Signal, SymbolicMap
-from tests.strategies import NAMES, maps, seeds
-
-HAS_EMULATOR = all(importlib.util.find_spec(name) for name in ("ziglang", "unicorn", "elftools"))
-needs_emulator = pytest.mark.skipif(not HAS_EMULATOR, reason="the `embedded` extra is not installed")
-
-X, V, C, S, W = (Variable(name) for name in ("x", "v", "cos", "sin", "w"))
-TERMS = (
-    4.76 * S,
-    12.4 * V,
-    -3.1 * X,
-    0.52 * C * W,
-    1.7 * S * W * W,
-    2.2 * V**3,
-    -0.31 * X * X * S,
-    5.05 * W,
-    -0.77 * C * C * V,
-    1.25 * S**3,
-)
-STATES = (
-    Signal("x", "m", -2.4, 2.4),
-    Signal("v", "m/s", -5.0, 5.0),
-    Signal("cos", "", -1.0, 1.0),
-    Signal("sin", "", -1.0, 1.0),
-    Signal("w", "rad/s", -10.0, 10.0),
-)
-
-
-def total(terms: tuple[Node, ...]) -> Node:
-    result = terms[0]
-    for term in terms[1:]:
-        result = result + term
-    return result
-
-
-def policy(name: str = "policy") -> SymbolicMap:
-    return SymbolicMap(STATES, {Signal("u", "N", -1.0, 1.0): clip(total(TERMS), -1.0, 1.0)}, name=name)
-
-
-def texts(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in sorted(folder.iterdir())}
+from tests.export_cases import STATES, C, S, V, W, X, needs_emulator, policy, squares, texts
+from tests.strategies import maps
 
 
 @pytest.fixture(scope="module")
@@ -120,43 +68,6 @@ def test_the_report_is_json(exported):
     record = json.loads(json.dumps(report.to_dict()))
     assert record["matches"] is True
     assert record["files"][0].endswith("policy.h")
-
-
-def test_error_is_within_gamma_n_of_the_sum_of_magnitudes():
-    """The textbook bound, in exact rational arithmetic, against both the float32 values and our running bound."""
-    form = SymbolicMap(STATES, {"u": total(TERMS)})
-    inputs = check.make_vectors(form, "float32", 200, np.random.default_rng(1)).inputs
-    result = evaluate_rounded(form, inputs)
-    unit, operations = 2.0**-24, 4 * len(TERMS)  # coefficient, at most three products and one sum in each term
-    gamma = operations * unit / (1 - operations * unit)
-    parts = SymbolicMap(STATES, {f"t{index}": term for index, term in enumerate(TERMS)})
-    magnitude = np.abs(parts(inputs.astype(float))).sum(axis=1)
-    for row, value, bound, size in zip(inputs, result.value[:, 0], result.bound[:, 0], magnitude, strict=True):
-        error = abs(Fraction(float(value)) - exact_sum(row))
-        assert error <= bound * (1 + 1e-6) + 1e-40
-        assert bound <= gamma * size + 1e-40
-
-
-def exact_sum(row: np.ndarray) -> Fraction:
-    x, v, c, s, w = (Fraction(float(value)) for value in row)
-    f = Fraction
-    return (
-        f(4.76) * s + f(12.4) * v - f(3.1) * x + f(0.52) * c * w + f(1.7) * s * w * w + f(2.2) * v**3
-        - f(0.31) * x * x * s + f(5.05) * w - f(0.77) * c * c * v + f(1.25) * s**3
-    )  # fmt: skip
-
-
-@given(maps(outputs=20), seeds)
-def test_rounding_bound_holds_for_random_maps(form, seed):
-    rng = np.random.default_rng(seed)
-    inputs = (rng.normal(size=(40, len(NAMES))) * 10.0 ** rng.integers(-2, 3, size=(40, 1))).astype(np.float32)
-    result = evaluate_rounded(form, inputs)
-    reference = form(inputs.astype(float))
-    finite = np.isfinite(reference) & np.isfinite(result.value)
-    with np.errstate(invalid="ignore"):
-        error = np.abs(result.value.astype(float) - reference)
-    assert np.all(error[finite] <= result.bound[finite])
-    assert not np.isnan(result.bound).any()
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -212,7 +123,7 @@ def test_networks_become_tables_and_loops(tmp_path):
 
 def test_equal_maps_give_equal_bytes_in_any_process(tmp_path):
     program = (
-        "import sys; from tests.test_export import policy; from sindyrl.export import to_c; "
+        "import sys; from tests.export_cases import policy; from sindyrl.export import to_c; "
         "to_c(policy(), sys.argv[1], verify=sys.argv[2])"
     )
     found = []
@@ -248,7 +159,7 @@ def test_self_test_passes_with_fused_arithmetic_and_notices_a_changed_digit(tmp_
     assert self_test_exit_code(tmp_path) == 1
 
 
-def test_self_test_shows_more_than_saturation(tmp_path):
+def test_self_test_shows_more_than_saturation():
     form = policy()
     vectors = check.make_vectors(form, "float32", 1000, np.random.default_rng(0))
     chosen = source.make_package(form, "policy", "float32", vectors, 16)
@@ -265,141 +176,9 @@ def test_the_header_serves_cpp(tmp_path):
     subprocess.run(["c++", "user.o", "policy.o", "-o", "user"], cwd=tmp_path, check=True)
 
 
-def wrong(text: str) -> str:
-    return text.replace("12.4f", "12.40001f")
-
-
-def test_c_that_differs_from_its_map_never_arrives(tmp_path, monkeypatch):
-    to_c(policy(), tmp_path, verify="compile")
-    before = texts(tmp_path)
-    right = source.c_function
-    monkeypatch.setattr(source, "c_function", lambda *args, **options: wrong(right(*args, **options)))
-    with pytest.raises(ExportError, match="same arithmetic in NumPy"):
-        to_c(policy(), tmp_path, verify="compile")
-    assert texts(tmp_path) == before
-    with pytest.raises(ExportError):
-        to_c(policy(), tmp_path / "new" / "folder", verify="compile")
-    assert not (tmp_path / "new").exists()
-
-
-def test_beyond_the_rounding_bound_is_refused_where_bits_are_not_defined(tmp_path, monkeypatch):
-    form = SymbolicMap(STATES, {"u": total(TERMS) + sin(X)}, name="policy")
-    right = source.c_function
-    monkeypatch.setattr(
-        source, "c_function", lambda *args, **options: right(*args, **options).replace("12.4f", "12.401f")
-    )
-    with pytest.raises(ExportError, match="more than rounding explains"):
-        to_c(form, tmp_path, verify="compile", math="libm")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_other_files_stay_and_a_foreign_file_of_the_same_name_is_not_overwritten(tmp_path):
-    (tmp_path / "main.c").write_text("int main(void) { return 0; }\n")
-    to_c(policy(), tmp_path, verify="none")
-    to_c(policy(), tmp_path, verify="none")  # our own files are replaced
-    assert sorted(texts(tmp_path)) == ["main.c", "policy.c", "policy.h", "policy_selftest.c"]
-    (tmp_path / "policy.c").write_text("/* by hand */\n")
-    with pytest.raises(ExportError, match=r"not generated by sindyrl.*name="):
-        to_c(policy(), tmp_path, verify="none")
-    assert (tmp_path / "policy.c").read_text() == "/* by hand */\n"
-
-
-def test_a_failed_replacement_restores_what_was_there(tmp_path, monkeypatch):
-    to_c(policy(), tmp_path, verify="none")
-    before = texts(tmp_path)
-    replace = os.replace
-
-    def full_disk(a: Path, b: Path) -> None:
-        if str(b).endswith("_selftest.c"):
-            raise OSError(28, "No space left on device")
-        replace(a, b)
-
-    monkeypatch.setattr(placement.os, "replace", full_disk)
-    other = SymbolicMap(STATES, {"u": X + V}, name="policy")
-    with pytest.raises(ExportError, match=r"cannot be written.*No space left"):
-        to_c(other, tmp_path, verify="none")
-    assert texts(tmp_path) == before
-    with pytest.raises(ExportError):
-        to_c(other, tmp_path / "new", verify="none")
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_folder_that_cannot_be_made_is_named(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ExportError, match=r"to_c\(folder=...\).*Choose another folder"):
-        to_c(policy(), tmp_path / "file" / "firmware", verify="none")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("int", "class", "Float", "sin", "sinf", "main", "string", "math", "state", "out", "expected"),
-        *("_policy", "my policy", "9lives", "", "a" * 51, "../up", "policy;"),
-    ],
-)
-def test_a_name_that_c_cannot_have_is_refused(tmp_path, name):
-    with pytest.raises(ValueError, match=r"to_c\(name=...\)"):
-        to_c(policy(), tmp_path / "firmware", name=name)
-    assert not (tmp_path / "firmware").exists()
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"number": "float16"}, r"number=...\)` must be one of float32, float64, q31, q15. Got 'float16'"),
-        ({"verify": "yes"}, r"verify=...\)` must be one of emulate, compile, none or None. Got 'yes'"),
-        ({"n_vectors": 0}, r"n_vectors=...\)` must be at least 1. Got 0"),
-    ],
-)
-def test_wrong_arguments_are_named(tmp_path, options, message):
-    with pytest.raises(ValueError, match=message):
-        to_c(policy(), tmp_path, **options)
-
-
-def test_what_is_not_a_map_is_refused(tmp_path):
-    with pytest.raises(TypeError, match=r"must be a SymbolicMap or a StatefulMap\. Got dict"):
-        to_c({}, tmp_path)
-
-
-def test_a_constant_beyond_float32_leaves_nothing_behind(tmp_path):
-    with pytest.raises(ValueError, match=r"1e\+300.*float64"):
-        to_c(SymbolicMap(["x"], {"y": 1e300 * X}), tmp_path / "firmware")
-    assert not (tmp_path / "firmware").exists()
-
-
 def test_a_map_without_name_of_its_own_becomes_closed_form(tmp_path):
     report = to_c(SymbolicMap(["x"], {"y": 2.0 * X}), tmp_path, verify="none")
     assert report.name == "closed_form"
-
-
-def test_unverified_code_says_so(tmp_path):
-    report = to_c(policy(), tmp_path, verify="none")
-    assert (report.verified, report.matches, report.max_error) == ("none", False, None)
-    assert "Not verified" in (tmp_path / "policy.h").read_text()
-
-
-def test_without_a_compiler_the_header_says_unverified_or_the_remedy_is_named(tmp_path, monkeypatch):
-    def nothing() -> list[str]:
-        raise CompilerNotFound("No C compiler was found.")
-
-    monkeypatch.setattr(toolchain, "find_compiler", nothing)
-    with pytest.raises(CompilerNotFound, match='verify="none"'):
-        to_c(policy(), tmp_path / "a", verify="compile")
-    assert not (tmp_path / "a").exists()
-    with pytest.warns(UserWarning, match=r"not verified.*No C compiler"):
-        report = to_c(policy(), tmp_path / "b")
-    assert report.verified == "none"
-    assert "Not verified: there was no C compiler" in (tmp_path / "b" / "policy.h").read_text()
-
-
-def test_without_the_embedded_extra_it_is_compiled_or_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(emulate, "has_zig", lambda: False)
-    with pytest.raises(ImportError, match=r'pip install "sindyrl\[embedded\]"'):
-        to_c(policy(), tmp_path / "a", verify="emulate")
-    assert not (tmp_path / "a").exists()
-    report = to_c(policy(), tmp_path / "b")
-    assert report.verified == "compiled"
-    assert "Not executed on an emulated processor" in (tmp_path / "b" / "policy.h").read_text()
 
 
 def test_units_cannot_leave_their_comment(tmp_path):
@@ -426,21 +205,6 @@ def test_a_range_between_two_neighboring_floats_still_exports(tmp_path):
     assert to_c(form, tmp_path, verify="compile").matches
 
 
-def test_parts_that_may_be_undefined_are_refused_or_listed_in_the_header(tmp_path):
-    form = SymbolicMap([Signal("x", "", -1.0, 1.0)], {"y": piecewise([(X > 0.0, 1.0 / X)], 0.0)}, name="pole")
-    with pytest.raises(ValueError, match=r"x in \[-1, 1\]: 1/x.*Narrow the ranges"):
-        to_c(form, tmp_path, verify="compile")
-    assert list(tmp_path.iterdir()) == []
-    to_c(form, tmp_path, verify="compile", undefined="allow")
-    assert "May be NaN or infinite inside these ranges: 1/x." in (tmp_path / "pole.h").read_text()
-
-
-def squares() -> SymbolicMap:
-    """Two outputs with ranges, one input without."""
-    outputs = {Signal("a", "", -9.0, 9.0): X * X - 2.0 * X * V, Signal("b"): V + 1.0}
-    return SymbolicMap([Signal("x", "", -1.0, 2.0), Signal("v")], outputs, name="squares")
-
-
 @pytest.mark.parametrize("outside", ["fallback", "compute"])
 @pytest.mark.parametrize("number", ["float32", "float64"])
 def test_the_checked_function_reports_bad_inputs_and_returns_the_fallback(tmp_path, number, outside):
@@ -463,40 +227,6 @@ def test_the_checked_function_reports_bad_inputs_and_returns_the_fallback(tmp_pa
         assert ask(0.0, bad) == (1, [-3.0, 0.25])
         assert ask(bad, 0.0) == (1, [-3.0, 0.25])
         assert ask(-1.5, bad) == (3, [-3.0, 0.25])
-
-
-def test_a_checked_function_that_forgets_its_fallback_never_arrives(tmp_path, monkeypatch):
-    right = guarded.Guard.text
-    monkeypatch.setattr(guarded.Guard, "text", lambda self, name: right(self, name).replace("fallback[i]", "out[i]"))
-    with pytest.raises(ExportError, match="squares_checked"):
-        to_c(squares(), tmp_path, verify="compile", fallback={"a": 0.0, "b": 0.5})
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"fallback": {"a": 0.0}}, "each output"),
-        ({"fallback": {"a": 10.0, "b": 0.0}}, "range of a"),
-        ({"fallback": {"a": 0.0, "b": np.nan}}, "range of b"),
-        ({"fallback": {"a": 0.0, "b": 0.0}, "outside": "guess"}, "outside"),
-        ({"math": "own", "number": "float64"}, "math"),
-        ({"undefined": "guess"}, "undefined"),
-        ({"period": 0.0}, "period"),
-        ({"processors": ()}, "processors"),
-        ({"processors": ("cortex-m99",)}, "processors"),
-    ],
-)
-def test_wrong_options_are_named(tmp_path, options, message):
-    with pytest.raises(ValueError, match=message):
-        to_c(squares(), tmp_path / "firmware", verify="none", **options)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_error_bound_over_the_limit_is_refused(tmp_path):
-    with pytest.raises(ExportError, match=r"over `max_error=1e-09`.*float64"):
-        to_c(policy(), tmp_path, verify="compile", max_error=1e-9)
-    to_c(policy(), tmp_path, verify="compile", max_error=1e-9, number="float64")
 
 
 def test_a_batch_is_row_after_row(tmp_path):
@@ -528,7 +258,5 @@ def test_every_processor_returns_the_same_bits_and_both_compilers_do(tmp_path):
 
 
 def test_a_map_without_inputs_is_a_constant(tmp_path):
-    from sindyrl.expression import Constant
-
     report = to_c(SymbolicMap([], {"y": Constant(2.5)}, name="constant"), tmp_path, verify="compile")
     assert report.matches
