@@ -93,10 +93,6 @@ int main(void) {{
     }
 
 
-def _c_number(value: float, number: Number) -> str:
-    return "INFINITY" if np.isinf(value) else literal(value, number)
-
-
 def varied(name: str = "varied") -> SymbolicMap:
     """Every kind of node, awkward names and units, a number-only part that divides by zero."""
     rng = np.random.default_rng(3)

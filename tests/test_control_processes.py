@@ -84,12 +84,13 @@ def test_trials_run_in_processes_of_their_own_and_one_that_dies_takes_nothing_al
 
 @pytest.mark.skipif(os.name != "posix", reason="a process has no new parent there")
 def test_a_trial_ends_when_nobody_waits_for_it_any_more():
-    trial = "from benchmarks.control.worker import end_with_parent; end_with_parent(); import time; time.sleep(60)"
-    waiting = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {trial!r}], stdout=sys.stdout); "
-    waiting += "print('begun', flush=True); p.wait()"
+    trial = (
+        "import time; from benchmarks.orphan import if_asked; if_asked(); print('watches', flush=True); time.sleep(60)"
+    )
+    waiting = "import os, subprocess, sys; from benchmarks.orphan import for_child; subprocess.Popen("
+    waiting += f"[sys.executable, '-c', {trial!r}], stdout=sys.stdout, env=os.environ | for_child()).wait()"
     with subprocess.Popen([sys.executable, "-c", waiting], stdout=subprocess.PIPE, cwd=ROOT) as worker:
-        assert worker.stdout.readline() == b"begun\n"
-        time.sleep(8.0)  # until it watches
+        assert worker.stdout.readline() == b"watches\n"
         worker.kill()
         begun = time.perf_counter()
         assert worker.stdout.read() == b""  # the pipe ends with the last process that holds it: the trial
