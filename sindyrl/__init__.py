@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sindyrl.distill import distill as distill
     from sindyrl.dmdc import dmdc as dmdc
     from sindyrl.envs.surrogate import Surrogate as Surrogate
-    from sindyrl.envs.surrogate import SurrogateEnv as SurrogateEnv
+    from sindyrl.envs.surrogate_env import SurrogateEnv as SurrogateEnv
     from sindyrl.envs.surrogate_vector import SurrogateVectorEnv as SurrogateVectorEnv
     from sindyrl.excitation import play as play
     from sindyrl.excitation import prbs as prbs
@@ -146,7 +146,7 @@ _MODULE_OF = {
     "PPOSettings": "learn.ppo",
     "PopulationSettings": "learn.population",
     "Surrogate": "envs.surrogate",
-    "SurrogateEnv": "envs.surrogate",
+    "SurrogateEnv": "envs.surrogate_env",
     "SurrogateVectorEnv": "envs.surrogate_vector",
     "dyna": "learn.dyna",
     "search_policy": "learn.policy_search",

@@ -9,7 +9,8 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from sindyrl.collect import UniformPolicy, collect
-from sindyrl.envs.surrogate import Surrogate, SurrogateEnv, _jitted, by_member, transition
+from sindyrl.envs.surrogate import Surrogate, _jitted, by_member, transition
+from sindyrl.envs.surrogate_env import SurrogateEnv
 from sindyrl.expression import Variable, sqrt
 from sindyrl.library import affine_library, polynomial_library
 from sindyrl.model import Model

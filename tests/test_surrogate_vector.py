@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from sindyrl.envs.surrogate import Surrogate, SurrogateEnv
+from sindyrl.envs.surrogate import Surrogate
+from sindyrl.envs.surrogate_env import SurrogateEnv
 from sindyrl.envs.surrogate_vector import SurrogateVectorEnv, _jitted
 from sindyrl.expression import Variable
 from sindyrl.symbolic_map import SymbolicMap

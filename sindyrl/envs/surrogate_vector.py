@@ -11,7 +11,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from sindyrl.envs.surrogate import Form, Surrogate, SurrogateEnv, transition
+from sindyrl.envs.surrogate import Form, Surrogate, transition
+from sindyrl.envs.surrogate_env import SurrogateEnv
 
 _MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
 
