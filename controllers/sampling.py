@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sindyrl.model import Model
+from sindyrl.number_check import check_fields, whole
 from sindyrl.protocols import Outcome, Plan
 from sindyrl.simulate import scored_step, start
 from sindyrl.task import Task
@@ -61,10 +62,7 @@ class CrossEntropyPlanner:
     tail: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "hold", "samples", "elites", "rounds", "members"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`CrossEntropyPlanner({name}=...)` must be a positive integer. Got {value!r}.")
+        check_fields(self, "horizon hold samples elites rounds members", "a positive integer", whole(1))
         if self.horizon % self.hold:
             raise ValueError(
                 f"`CrossEntropyPlanner(horizon=..., hold=...)` must divide evenly. Got {self.horizon} and {self.hold}."
@@ -73,12 +71,8 @@ class CrossEntropyPlanner:
             raise ValueError(
                 f"`CrossEntropyPlanner(elites=...)` must not exceed samples={self.samples}. Got {self.elites}."
             )
-        if not self.spread > 0:
-            raise ValueError(f"`CrossEntropyPlanner(spread=...)` must be positive. Got {self.spread}.")
-        if not 0 < self.tail <= 1:
-            raise ValueError(
-                f"`CrossEntropyPlanner(tail=...)` must be a share of the members in (0, 1]. Got {self.tail!r}."
-            )
+        check_fields(self, "spread", "positive", lambda value: value > 0)
+        check_fields(self, "tail", "a share of the members in (0, 1]", lambda value: 0 < value <= 1)
         if self.tail < 1 and min(self.members, self._coef.shape[0]) < 2:
             raise ValueError(
                 f"`CrossEntropyPlanner(tail={self.tail!r})` needs at least 2 different members to be averse to risk. "

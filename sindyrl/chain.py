@@ -20,6 +20,7 @@ from sindyrl.learn.active import collect_actively
 from sindyrl.learn.policy_search import Candidate, SearchSettings, search
 from sindyrl.measurement_noise import measurement_noise
 from sindyrl.model import Model, Truth
+from sindyrl.number_check import check_number, whole
 from sindyrl.protocols import Policy
 from sindyrl.run_folder import RunFolder
 from sindyrl.symbolic_map import SymbolicMap
@@ -55,16 +56,14 @@ class ChainSettings:
     hold: int = 5
 
     def __post_init__(self) -> None:
-        for name in (field.name for field in dataclasses.fields(self) if field.name != "seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer. Got {value!r}.")
+        for name in (field.name for field in dataclasses.fields(self)):
+            wanted, least = ("a non-negative integer", 0) if name == "seed" else ("a positive integer", 1)
+            # Named as on the command line. Python's own integers, for the configuration of the folder.
+            object.__setattr__(self, name, check_number(name, getattr(self, name), wanted, whole(least)))
         if self.horizon % self.hold:
             raise ValueError(f"`horizon` must be a multiple of `hold`, {self.hold}. Got {self.horizon}.")
         if self.warmup > self.data_steps:
             raise ValueError(f"`data_steps` must be at least the {self.warmup} random ones. Got {self.data_steps}.")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"`seed` must be a non-negative integer. Got {self.seed!r}.")
 
 
 class Chain:

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from sindyrl.number_check import check_number, whole
 from sindyrl.protocols import Policy, Resettable
 from sindyrl.seeding import SeedWatch
 from sindyrl.seeding import UnseededEnvironmentWarning as UnseededEnvironmentWarning
@@ -111,11 +112,11 @@ def collect(
     """
     if (steps is None) == (episodes is None):
         raise ValueError("`collect(...)` must be given either `steps` or `episodes`.")
-    for argument, count in (("steps", steps), ("episodes", episodes)):
-        if count is not None:
-            _check_count(f"collect({argument}=...)", count)
-    if reset_every is not None:
-        _check_count("collect(reset_every=...)", reset_every)
+    wanted = "a whole number of at least 1"
+    steps, episodes, reset_every = (
+        None if count is None else check_number(f"collect({argument}=...)", count, wanted, whole(1))
+        for argument, count in (("steps", steps), ("episodes", episodes), ("reset_every", reset_every))
+    )
     session = _Session(env, states, inputs)
     dt = _seconds_per_step(env, dt)
     act = session.feed(policy)
@@ -150,13 +151,13 @@ def evaluate(
     if (seeds is None) == (rng is None) or (seeds is None) == (episodes is None):
         raise ValueError("`evaluate(...)` must be given either `seeds`, or `episodes` and `rng`.")
     if max_steps is not None:
-        _check_count("evaluate(max_steps=...)", max_steps)
+        max_steps = check_number("evaluate(max_steps=...)", max_steps, "a whole number of at least 1", whole(1))
     session = _Session(env, states)
     act = session.feed(policy)
     if seeds is None:
         assert rng is not None
         assert episodes is not None
-        _check_count("evaluate(episodes=...)", episodes)
+        episodes = check_number("evaluate(episodes=...)", episodes, "a whole number of at least 1", whole(1))
         source, draws = _split(rng)
         seeds = [_seed(source) for _ in range(episodes)]
     else:
@@ -193,7 +194,7 @@ class ZeroOrderHold:
     """
 
     def __init__(self, policy: Policy, steps: int) -> None:
-        _check_count("ZeroOrderHold(steps=...)", steps)
+        steps = check_number("ZeroOrderHold(steps=...)", steps, "a whole number of at least 1", whole(1))
         self.policy, self.steps = policy, steps
         self._count, self._held = 0, np.empty(0)
 
@@ -211,7 +212,7 @@ class ZeroOrderHold:
 
 def random_policy(env: gymnasium.Env, hold: int = 1) -> ZeroOrderHold:
     """Uniformly random inputs within the environment's limits, each held for ``hold`` steps."""
-    _check_count("random_policy(hold=...)", hold)
+    hold = check_number("random_policy(hold=...)", hold, "a whole number of at least 1", whole(1))
     space = _action_space(env)
     return ZeroOrderHold(UniformPolicy(space.low, space.high), hold)
 
@@ -370,8 +371,3 @@ def _split(rng: np.random.Generator) -> tuple[np.random.Generator, np.random.Gen
 
 def _seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
-
-
-def _check_count(argument: str, value: int) -> None:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{argument}` must be a whole number of at least 1. Got {value!r}.")

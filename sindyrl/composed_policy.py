@@ -8,6 +8,7 @@ from __future__ import annotations
 import gymnasium
 import numpy as np
 
+from sindyrl.number_check import check_number, whole
 from sindyrl.protocols import Policy, Resettable
 
 
@@ -18,8 +19,7 @@ class SwitchAfter:
     """
 
     def __init__(self, first: Policy, second: Policy, *, steps: int) -> None:
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
-            raise ValueError(f"`SwitchAfter(steps=...)` must be a non-negative integer. Got {steps!r}.")
+        steps = check_number("SwitchAfter(steps=...)", steps, "a non-negative integer", whole(0))
         self.first, self.second, self.steps = first, second, steps
         self._count = 0
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from sindyrl.library import Library, polynomial_library
 from sindyrl.model import Model
+from sindyrl.number_check import check_number, whole
 from sindyrl.sparse_map import SparseMap
 from sindyrl.structure import NextState
 from sindyrl.symbolic_map import Signal
@@ -166,9 +167,8 @@ def _rank(rank: int | str | None, singular: np.ndarray, shape: tuple[int, int]) 
         return len(singular)
     if isinstance(rank, str) and rank == "auto":
         return max(1, int(np.count_nonzero(singular > hard_threshold(singular, shape))))
-    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or not 1 <= rank <= shape[1]:
-        raise ValueError(f"`dmdc(rank=...)` must be None, 'auto' or an integer of 1 to {shape[1]}. Got {rank!r}.")
-    return min(int(rank), len(singular))
+    wanted = f"None, 'auto' or an integer of 1 to {shape[1]}"
+    return min(int(check_number("dmdc(rank=...)", rank, wanted, whole(1, shape[1]))), len(singular))
 
 
 def _signals(argument: str, signals: Sequence[Signal] | None, names: tuple[str, ...]) -> tuple[Signal, ...]:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from sindyrl.number_check import check_number, whole
 from sindyrl.protocols import Policy, Resettable
 
 __all__ = [
@@ -111,7 +112,7 @@ def schroeder_multisine(
     Raises ValueError unless the lines lie above 0 and below the Nyquist frequency ``1/(2 dt)``, at least one per input.
     """
     low, high = _limits("schroeder_multisine", lower, upper)
-    _check_count("schroeder_multisine(n=...)", n, 2)
+    n = check_number("schroeder_multisine(n=...)", n, "a whole number of at least 2", whole(2))
     if not (math.isfinite(dt) and dt > 0):
         raise ValueError(f"`schroeder_multisine(dt=...)` must be a positive number of seconds. Got {dt}.")
     lines = _lines(n, dt, band, frequencies)
@@ -147,7 +148,7 @@ def schroeder_harmonics(t: np.ndarray, *, period: float, harmonics: int, amplitu
 
     Reference: Kaiser, Kutz, Brunton, Proceedings of the Royal Society A 474, 2018.
     """
-    _check_count("schroeder_harmonics(harmonics=...)", harmonics, 1)
+    harmonics = check_number("schroeder_harmonics(harmonics=...)", harmonics, "a whole number of at least 1", whole(1))
     if not (math.isfinite(period) and period > 0):
         raise ValueError(f"`schroeder_harmonics(period=...)` must be a positive number of seconds. Got {period}.")
     k = np.arange(1, harmonics + 1)
@@ -194,8 +195,8 @@ def prbs(
     rng : where in its period the sequence starts; default at the register full of ones
     """
     low, high = _limits("prbs", lower, upper)
-    _check_count("prbs(n=...)", n, 1)
-    _check_count("prbs(hold=...)", hold, 1)
+    n = check_number("prbs(n=...)", n, "a whole number of at least 1", whole(1))
+    hold = check_number("prbs(hold=...)", hold, "a whole number of at least 1", whole(1))
     bits = -(-n // hold)
     if order is None:
         order = next((each for each in PRIMITIVE_TAPS if 2**each - 1 >= bits), max(PRIMITIVE_TAPS))
@@ -230,12 +231,12 @@ def random_steps(
     levels : how many evenly spaced values from ``lower`` to ``upper``; None draws from the whole range
     """
     low, high = _limits("random_steps", lower, upper)
-    _check_count("random_steps(n=...)", n, 1)
+    n = check_number("random_steps(n=...)", n, "a whole number of at least 1", whole(1))
     fewest, most = (hold, hold) if not isinstance(hold, tuple) else hold
-    _check_count("random_steps(hold=...)", fewest, 1)
-    _check_count("random_steps(hold=...)", most, fewest)
+    fewest = check_number("random_steps(hold=...)", fewest, "a whole number of at least 1", whole(1))
+    most = check_number("random_steps(hold=...)", most, f"a whole number of at least {fewest}", whole(fewest))
     if levels is not None:
-        _check_count("random_steps(levels=...)", levels, 2)
+        levels = check_number("random_steps(levels=...)", levels, "a whole number of at least 2", whole(2))
     columns = []
     for lowest, highest in zip(low, high, strict=True):
         times = rng.integers(fewest, most, size=-(-n // fewest), endpoint=True)
@@ -349,8 +350,3 @@ def _shift_register(order: int) -> np.ndarray:
             new ^= s[len(s) - lag : len(s) - lag + more]
         s = np.concatenate([s, new])
     return s[:period]
-
-
-def _check_count(argument: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"`{argument}` must be a whole number of at least {least}. Got {value!r}.")

@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 
 from sindyrl.model import Model
+from sindyrl.number_check import check_number, whole
 from sindyrl.protocols import Outcome
 from sindyrl.structure import Columns
 from sindyrl.symbolic_map import Signal
@@ -177,9 +178,10 @@ class ActiveExcitation:
         counts = {
             "warmup": warmup, "refit_every": refit_every, "horizon": horizon, "hold": hold, "candidates": candidates
         }  # fmt: skip
-        for name, value in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`ActiveExcitation({name}=...)` must be a positive integer. Got {value!r}.")
+        warmup, refit_every, horizon, hold, candidates = (
+            check_number(f"ActiveExcitation({name}=...)", value, "a positive integer", whole(1))
+            for name, value in counts.items()
+        )
         self.low, self.high = (np.array([getattr(s, side) for s in inputs]) for side in ("lower", "upper"))
         if not inputs or not (np.isfinite(self.low).all() and np.isfinite(self.high).all()):
             raise ValueError(f"`ActiveExcitation(inputs=...)` must be signals with finite limits. Got {tuple(inputs)}.")

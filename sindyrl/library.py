@@ -21,6 +21,7 @@ import numpy as np
 from sindyrl.conditioning import ConditioningReport, conditioning_report, independent_columns, resolution
 from sindyrl.emit import text
 from sindyrl.expression import Constant, Node, Power, Variable, check_name, cos, sin
+from sindyrl.number_check import check_number, whole
 from sindyrl.product_plan import ProductPlan
 from sindyrl.symbolic_map import Backend, SymbolicMap
 
@@ -94,9 +95,10 @@ def polynomial_library(
     interaction : False keeps only powers of single variables
     states : which states may enter; None means all
     """
-    _check_count("polynomial_library(degree=...)", degree, 0)
+    degree = check_number("polynomial_library(degree=...)", degree, "an integer of at least 0", whole(0))
     if input_degree is not None:
-        _check_count("polynomial_library(input_degree=...)", input_degree, 0)
+        wanted = "an integer of at least 0"
+        input_degree = check_number("polynomial_library(input_degree=...)", input_degree, wanted, whole(0))
 
     def build(all_states: tuple[str, ...], inputs: tuple[str, ...]) -> list[Product]:
         names = _chosen("polynomial_library(states=...)", states, all_states) + inputs
@@ -116,7 +118,7 @@ def affine_library(
 
     The library of SINDy-RL (Zolman et al., 2024).  The total degree of the products is up to ``degree + 1``.
     """
-    _check_count("affine_library(degree=...)", degree, 0)
+    degree = check_number("affine_library(degree=...)", degree, "an integer of at least 0", whole(0))
 
     def build(all_states: tuple[str, ...], inputs: tuple[str, ...]) -> list[Product]:
         chosen = _chosen("affine_library(states=...)", states, all_states)
@@ -130,7 +132,8 @@ def affine_library(
 
 def trigonometric_library(frequencies: int = 1, *, of: Sequence[str] | None = None) -> LibrarySpec:
     """``sin(k x)`` and ``cos(k x)``, k = 1 to ``frequencies``, of the named variables (default: all states), in rad."""
-    _check_count("trigonometric_library(frequencies=...)", frequencies, 1)
+    wanted = "an integer of at least 1"
+    frequencies = check_number("trigonometric_library(frequencies=...)", frequencies, wanted, whole(1))
 
     def build(states: tuple[str, ...], inputs: tuple[str, ...]) -> list[Product]:
         of_names = states if of is None else _chosen("trigonometric_library(of=...)", of, states + inputs)
@@ -372,11 +375,6 @@ def _chosen(argument: str, names: Sequence[str] | None, available: tuple[str, ..
         if name not in available:
             raise ValueError(f"`{argument}` names {name!r}, which is not available: {', '.join(available)}.")
     return tuple(names)
-
-
-def _check_count(argument: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"`{argument}` must be an integer of at least {least}. Got {value!r}.")
 
 
 def _call(function: str, first: str, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from sindyrl.guard import Action
 from sindyrl.identify import Fit, Regressor, identify
 from sindyrl.library import Library, LibrarySpec
 from sindyrl.model import Model
+from sindyrl.number_check import check_number, whole
 from sindyrl.regression.gram import Gram
 from sindyrl.regression.subset import subset_path
 from sindyrl.regression.weak import few_terms
@@ -80,8 +81,7 @@ class CriterionSubset(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise ValueError(
                 f"`CriterionSubset(criterion=...)` must be 'aicc', 'bic', 'ebic' or None. Got {self.criterion!r}."
             )
-        if isinstance(self.max_terms, bool) or not isinstance(self.max_terms, (int, np.integer)) or self.max_terms < 1:
-            raise ValueError(f"`CriterionSubset(max_terms=...)` must be a positive integer. Got {self.max_terms!r}.")
+        check_number("CriterionSubset(max_terms=...)", self.max_terms, "a positive integer", whole(1))
         theta, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=2)
         targets = np.asarray(y, dtype=np.float64).reshape(len(theta), -1)
         gram = Gram.from_rows(theta, targets)

@@ -34,6 +34,7 @@ from sindyrl.expression import Constant
 from sindyrl.guard import Action, ActuatorReport, check_actuators, enforce
 from sindyrl.library import Library, LibrarySpec, identity_library
 from sindyrl.model import Model
+from sindyrl.number_check import check_number, whole
 from sindyrl.poles import find_zero
 from sindyrl.rational_map import RationalEquation, Term, rational_rates, weighted_sum
 from sindyrl.regression.implicit import ImplicitSubset
@@ -139,8 +140,7 @@ def identify_rational(
             "`identify_rational(regressor=...)` must be an `ImplicitSubset`: other estimators do not find fractions. "
             f"Got {type(regressor).__name__}."
         )
-    if isinstance(corrections, bool) or not isinstance(corrections, int) or corrections < 0:
-        raise ValueError(f"`identify_rational(corrections=...)` must be a non-negative integer. Got {corrections!r}.")
+    check_number("identify_rational(corrections=...)", corrections, "a non-negative integer", whole(0))
     if actuators not in ("error", "warn", "allow"):
         raise ValueError(f"`identify_rational(actuators=...)` must be 'error', 'warn' or 'allow'. Got {actuators!r}.")
     data = Dataset((data,)) if isinstance(data, Trajectory) else data

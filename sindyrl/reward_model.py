@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from sindyrl.library import Library, LibrarySpec, polynomial_library
+from sindyrl.number_check import check_number, whole
 from sindyrl.regression.subset import SubsetSelection, bootstrap_refits
 from sindyrl.sparse_map import SparseMap
 from sindyrl.trajectory import Dataset, Trajectory
@@ -41,8 +42,7 @@ def fit_reward(
     Raises ValueError without rewards, or with fewer than 10 steps.
     """
     data = Dataset((data,)) if isinstance(data, Trajectory) else data
-    if isinstance(members, bool) or not isinstance(members, int) or members < 1:
-        raise ValueError(f"`fit_reward(members=...)` must be a positive integer. Got {members!r}.")
+    members = check_number("fit_reward(members=...)", members, "a positive integer", whole(1))
     pairs = data.pairs()
     if pairs.r is None:
         raise ValueError("`fit_reward(data=...)` must have rewards in every trajectory. Got some without.")
@@ -66,6 +66,6 @@ def fit_reward(
     else:
         found = np.atleast_2d(found)
         coef = bootstrap_refits(theta, r, found, members, np.random.default_rng(0) if rng is None else rng)
-    whole = np.zeros((len(coef), 1, len(bound)))
-    whole[..., [bound.index(term) for term in reduced.names]] = coef
-    return SparseMap(bound, whole[0] if len(whole) == 1 else whole, (name,))
+    every = np.zeros((len(coef), 1, len(bound)))
+    every[..., [bound.index(term) for term in reduced.names]] = coef
+    return SparseMap(bound, every[0] if len(every) == 1 else every, (name,))

@@ -16,6 +16,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from sindyrl.number_check import check_number, whole
+
 _WATCHED = 10  # steps; reading the shared generators takes some 80 microseconds, twice a step
 
 
@@ -70,8 +72,7 @@ def check_seeds(env: gymnasium.Env[Any, Any], *, steps: int, rng: np.random.Gene
         with meter.counting("selection"):
             check_seeds(meter, steps=25, rng=rng)
     """
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"`check_seeds(steps=...)` must be a whole number of at least 1. Got {steps!r}.")
+    steps = check_number("check_seeds(steps=...)", steps, "a whole number of at least 1", whole(1))
     if not isinstance(rng, np.random.Generator):
         raise TypeError(
             f"`check_seeds(rng=...)` must be a numpy.random.Generator, for instance default_rng(0). Got {rng!r}."

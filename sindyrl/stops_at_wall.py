@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sindyrl.expression import Node, piecewise
+from sindyrl.number_check import check_fields
 from sindyrl.structure import Columns, Increment, Rates
 
 
@@ -29,8 +30,7 @@ class StopsAtWall:
     kind: str = dataclasses.field(default="stops_at_wall", init=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.wall, bool) or not isinstance(self.wall, (int, float)) or not math.isfinite(self.wall):
-            raise ValueError(f"`StopsAtWall(wall=...)` must be a finite number. Got {self.wall!r}.")
+        check_fields(self, "wall", "a finite number", math.isfinite)
         if self.position == self.velocity:
             raise ValueError(
                 f"`StopsAtWall(position, velocity)` must be different states. Got {self.position!r} twice."

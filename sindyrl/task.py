@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from sindyrl.library import LibrarySpec
+from sindyrl.number_check import check_fields, whole
 from sindyrl.structure import Structure
 from sindyrl.symbolic_map import Signal, SymbolicMap
 
@@ -61,8 +62,7 @@ class Task:
         object.__setattr__(self, "inputs", tuple(self.inputs))
         if not (math.isfinite(self.dt) and self.dt > 0):
             raise ValueError(f"`Task(dt=...)` must be a positive number of seconds. Got {self.dt}.")
-        if isinstance(self.horizon, bool) or not isinstance(self.horizon, int) or self.horizon < 1:
-            raise ValueError(f"`Task(horizon=...)` must be an integer of at least 1 step. Got {self.horizon!r}.")
+        check_fields(self, "horizon", "an integer of at least 1 step", whole(1))
         for signal in self.inputs:
             if not (math.isfinite(signal.lower) and math.isfinite(signal.upper)):
                 raise ValueError(

@@ -26,6 +26,7 @@ import numpy as np
 
 from sindyrl.identify import Fit
 from sindyrl.model import Model
+from sindyrl.number_check import check_number, whole
 from sindyrl.protocols import Policy
 from sindyrl.simulate import limits
 from sindyrl.sparse_map import SparseMap, combine
@@ -205,11 +206,9 @@ def return_spread(
     Leaving the ranges, failing and ending are as in `sindyrl.simulate.scored_step`.
     """
     model, coef, _ = _source("return_spread", source)
-    if not 0.0 < discount <= 1.0:
-        raise ValueError(f"`return_spread(discount=...)` must be in (0, 1]. Got {discount}.")
+    discount = check_number("return_spread(discount=...)", discount, "in (0, 1]", lambda value: 0 < value <= 1)
     steps = task.horizon if steps is None else steps
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"`return_spread(steps=...)` must be a positive integer. Got {steps!r}.")
+    steps = check_number("return_spread(steps=...)", steps, "a positive integer", whole(1))
     x = np.asarray(x, dtype=np.float64)
     if x.ndim < 1 or x.shape[-1] != len(task.states):
         raise ValueError(f"`return_spread(x=...)` must have {len(task.states)} columns. Got shape {x.shape}.")

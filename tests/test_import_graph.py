@@ -11,6 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # From the bottom up, in the layers of the architecture. A name stands for a file or for a whole folder, whose files may
 # import each other. What a lower line needs from a higher one it receives as an argument.
 ORDER = (
+    # 0 what every file may use
+    "sindyrl.number_check",
     # 1 the closed-form language
     "sindyrl.node",
     "sindyrl.traversal",

@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 import warnings
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from sindyrl.distill.exam import Exam
-from sindyrl.distill.result import Distilled, GridFit, check_count, clipped_policy, label_errors, pareto
+from sindyrl.distill.result import Distilled, GridFit, clipped_policy, label_errors, pareto
 from sindyrl.distill.roll_out import RollOuts
 from sindyrl.distill.teacher import Teacher
 from sindyrl.learn.scoring import Scenarios, Scorer, objective
 from sindyrl.model import Model
+from sindyrl.number_check import check_fields, checked_numbers, not_negative, whole
 from sindyrl.regression.ensemble import Ensemble
 from sindyrl.regression.stlsq import STLSQ
 from sindyrl.sparse_map import SparseMap
@@ -65,29 +65,17 @@ class PublishedSettings:
     def __post_init__(self) -> None:
         counts = {"steps": 1, "length": 1, "copies": 1, "members": 2, "drop_columns": 0, "scenarios": 1}
         for name, least in counts.items():
-            check_count(f"PublishedSettings({name}=...)", getattr(self, name), least)
+            check_fields(self, name, f"an integer of at least {least}", whole(least))
         for name, allowed in (("aggregate", get_args(Aggregate)), ("select", get_args(Select))):
             if getattr(self, name) not in allowed:
                 raise ValueError(
                     f"`PublishedSettings({name}=...)` must be one of {allowed}. Got {getattr(self, name)!r}."
                 )
-        for name in ("noise", "spread"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(
-                    f"`PublishedSettings({name}=...)` must be a finite number of at least 0. Got {value!r}."
-                )
-        if not self.limit >= 1:
-            raise ValueError(
-                f"`PublishedSettings(limit=...)` must be at least 1, the input's limit. Got {self.limit!r}."
-            )
+        check_fields(self, "noise spread", "a finite number of at least 0", not_negative)
+        check_fields(self, "limit", "at least 1, the input's limit", lambda value: value >= 1)
         for name in ("alphas", "thresholds"):
-            values = tuple(getattr(self, name))
-            if not values or not all(math.isfinite(value) and value >= 0 for value in values):
-                raise ValueError(
-                    f"`PublishedSettings({name}=...)` must be finite numbers of at least 0, at least one. "
-                    f"Got {values!r}."
-                )
+            wanted = "finite numbers of at least 0, at least one"
+            values = checked_numbers(f"PublishedSettings({name}=...)", getattr(self, name), wanted, not_negative)
             object.__setattr__(self, name, values)
 
 

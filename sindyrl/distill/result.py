@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -140,8 +139,3 @@ def check_agreement(function: str, task: Task, model: Model) -> None:
         raise ValueError(
             f"`{function}(task=..., model=...)` must have one time step. Got {task.dt} s and {model.dt} s."
         )
-
-
-def check_count(argument: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"`{argument}` must be an integer of at least {least}. Got {value!r}.")

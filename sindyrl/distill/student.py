@@ -16,7 +16,6 @@ tube, dictionary). Their own recipe is `sindyrl.distill.published`.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -26,12 +25,13 @@ from sindyrl.distill.clipped_fit import Labels, backward_path, clipped_least_squ
 from sindyrl.distill.exam import Exam
 from sindyrl.distill.polish import polished
 from sindyrl.distill.published import PublishedSettings, published
-from sindyrl.distill.result import Distilled, Record, check_agreement, check_count, clipped_policy, pareto
+from sindyrl.distill.result import Distilled, Record, check_agreement, clipped_policy, pareto
 from sindyrl.distill.roll_out import RollOuts, Visited
 from sindyrl.distill.teacher import Teacher
 from sindyrl.learn.scoring import Scorer, objective, policy_terms
 from sindyrl.library import Library
 from sindyrl.model import Model
+from sindyrl.number_check import check_fields, check_number, checked_numbers, not_negative, whole
 from sindyrl.regression.ensemble import bootstrap_counts
 from sindyrl.sparse_map import SparseMap
 from sindyrl.symbolic_map import SymbolicMap
@@ -107,22 +107,14 @@ class DistillSettings:
             "repair": 0, "population": 2, "repair_scenarios": 1, "members": 2, "attempts": 1,
         }  # fmt: skip
         for name, least in counts.items():
-            check_count(f"DistillSettings({name}=...)", getattr(self, name), least)
-        if self.length is not None:
-            check_count("DistillSettings(length=...)", self.length, 1)
+            check_fields(self, name, f"an integer of at least {least}", whole(least))
+        check_fields(self, "length", "an integer of at least 1 or None", whole(1), optional=True)
         for name in ("even", "ridge"):
-            values = tuple(getattr(self, name))
-            if not values or not all(math.isfinite(value) and value >= 0 for value in values):
-                raise ValueError(
-                    f"`DistillSettings({name}=...)` must be finite numbers of at least 0, at least one. Got {values!r}."
-                )
+            wanted = "finite numbers of at least 0, at least one"
+            values = checked_numbers(f"DistillSettings({name}=...)", getattr(self, name), wanted, not_negative)
             object.__setattr__(self, name, values)
-        for name in ("spread", "noise", "keep", "trust"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"`DistillSettings({name}=...)` must be a finite number of at least 0. Got {value!r}.")
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"`DistillSettings(share=...)` must be a probability. Got {self.share!r}.")
+        check_fields(self, "spread noise keep trust", "a finite number of at least 0", not_negative)
+        check_fields(self, "share", "a probability", lambda value: 0 <= value <= 1)
 
 
 def distill(
@@ -157,7 +149,8 @@ def distill(
     """
     check_agreement("distill", task, model)
     settings = _settings(method, settings)
-    check_count("distill(max_terms=...)", max_terms, len(task.inputs))
+    least = len(task.inputs)
+    max_terms = check_number("distill(max_terms=...)", max_terms, f"an integer of at least {least}", whole(least))
     for argument, given in (("teacher", teacher), ("data", data)):
         if isinstance(given, Dataset) and (given.states, given.inputs) != (task.state_names, task.input_names):
             raise ValueError(

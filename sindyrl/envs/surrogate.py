@@ -37,6 +37,7 @@ import numpy as np
 
 from sindyrl.library import polynomial_library
 from sindyrl.model import Model
+from sindyrl.number_check import check_fields, whole
 from sindyrl.simulate import limits, scored_step, start
 from sindyrl.sparse_map import SparseMap, combine
 from sindyrl.structure import NextState, Rates, Structure
@@ -192,10 +193,9 @@ class Surrogate:
         for name, allowed in (("mode", get_args(Mode)), ("leaving", get_args(Leaving))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`Surrogate({name}=...)` must be one of {allowed}. Got {getattr(self, name)!r}.")
-        if isinstance(self.n_starts, bool) or not isinstance(self.n_starts, int) or self.n_starts < 1:
-            raise ValueError(f"`Surrogate(n_starts=...)` must be a positive integer. Got {self.n_starts!r}.")
-        if not 0.0 <= self.spread < 1.0:
-            raise ValueError(f"`Surrogate(spread=...)` must be in [0, 1). Got {self.spread!r}.")
+        check_fields(self, "n_starts", "a positive integer", whole(1))
+        check_fields(self, "spread", "in [0, 1)", lambda value: 0 <= value < 1)
+        check_fields(self, "caution", "a finite number", math.isfinite)
         if self.reward_range is not None and not self.reward_range[0] < self.reward_range[1]:
             raise ValueError(
                 f"`Surrogate(reward_range=...)` must be (smallest, largest), different. Got {self.reward_range}."
@@ -208,8 +208,6 @@ class Surrogate:
                     f"`Surrogate(reward=...)` must have one target, a function of {list(names)}. "
                     f"Got targets {list(self.reward.targets)} and also the variables {foreign}."
                 )
-        if not math.isfinite(self.caution):
-            raise ValueError(f"`Surrogate(caution=...)` must be a finite number. Got {self.caution!r}.")
         count = len(self.believed)
         if self.caution and count < 2:
             raise ValueError(f"`Surrogate(caution=...)` needs at least 2 members that are believed. Got {count}.")

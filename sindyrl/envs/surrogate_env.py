@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 
 from sindyrl.envs.surrogate import Surrogate
+from sindyrl.number_check import check_number
 from sindyrl.simulate import limits
 
 
@@ -27,8 +28,7 @@ class SurrogateEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     metadata = {"render_modes": []}  # noqa: RUF012 (Gymnasium's interface)
 
     def __init__(self, surrogate: Surrogate, *, discount: float = 0.99, render_mode: None = None) -> None:
-        if not 0.0 < discount <= 1.0:
-            raise ValueError(f"`SurrogateEnv(discount=...)` must be in (0, 1]. Got {discount}.")
+        discount = check_number("SurrogateEnv(discount=...)", discount, "in (0, 1]", lambda value: 0 < value <= 1)
         if render_mode is not None:
             raise ValueError(f"`SurrogateEnv(render_mode=...)` must be None. Got {render_mode!r}.")
         self.render_mode = None

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 
 from sindyrl.envs.surrogate import Form, Surrogate, transition
 from sindyrl.envs.surrogate_env import SurrogateEnv
+from sindyrl.number_check import check_number, whole
 
 _MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
 
@@ -39,8 +40,7 @@ class SurrogateVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         render_mode: None = None,
     ) -> None:
-        if isinstance(num_envs, bool) or not isinstance(num_envs, int) or num_envs < 1:
-            raise ValueError(f"`SurrogateVectorEnv(num_envs=...)` must be a positive integer. Got {num_envs!r}.")
+        num_envs = check_number("SurrogateVectorEnv(num_envs=...)", num_envs, "a positive integer", whole(1))
         known = {mode.value: mode for mode in _MODES} | {mode: mode for mode in _MODES}
         if autoreset_mode not in known:
             raise ValueError(

@@ -25,6 +25,7 @@ from sindyrl.calculus import differentiate
 from sindyrl.emit.c import TYPES, Number, literal
 from sindyrl.expression import maximum, piecewise
 from sindyrl.node import Constant, Node, Variable
+from sindyrl.number_check import check_number, whole
 from sindyrl.symbolic_map import Signal, SymbolicMap
 from sindyrl.traversal import substitute
 
@@ -113,8 +114,7 @@ def filtered_derivative(signal: Signal, dt: float, cutoff: float, *, name: str |
 
 def delay(signal: Signal, steps: int, *, initial: float = 0.0, name: str | None = None) -> StatefulMap:
     """The value of a signal ``steps`` steps ago; ``initial`` until there is one."""
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"`delay(steps=...)` must be a positive integer. Got {steps!r}.")
+    steps = check_number("delay(steps=...)", steps, "a positive integer", whole(1))
     name = f"{signal.name}_delayed" if name is None else name
     cells = [f"{name}_{index}" for index in range(steps)]  # the oldest first
     after = [*map(Variable, cells[1:]), Variable(signal.name)]

@@ -44,7 +44,7 @@ from jax.flatten_util import ravel_pytree
 from sindyrl.envs.surrogate import Form, Surrogate, SurrogateData, transition
 from sindyrl.learn import ppo
 from sindyrl.learn.network import Agent, Moments, NeuralPolicy, Squash, agent, moments, standardized, to_inputs
-from sindyrl.learn.setting_check import check_number, checked_numbers, whole
+from sindyrl.number_check import check_fields, check_number, checked_numbers, not_negative, whole
 
 
 class Shape(NamedTuple):
@@ -107,26 +107,17 @@ class BPTTSettings:
     margin: float = 0.1
 
     def __post_init__(self) -> None:
-        for name in ("environments", "length", "updates", "epochs"):
-            check_number(f"BPTTSettings({name}=...)", getattr(self, name), "a positive integer", whole(1))
+        check_fields(self, "environments length updates epochs", "a positive integer", whole(1))
         hidden = checked_numbers("BPTTSettings(hidden=...)", self.hidden, "at least one positive integer", whole(1))
         object.__setattr__(self, "hidden", hidden)
         if self.squash not in get_args(Squash):
             raise ValueError(f"`BPTTSettings(squash=...)` must be one of {get_args(Squash)}. Got {self.squash!r}.")
         wanted = "a number in (0, 1], with `bootstrap` below 1"
-        check_number(
-            "BPTTSettings(discount=...)",
-            self.discount,
-            wanted,
-            lambda value: 0 < value < 1 or (value == 1 and not self.bootstrap),
-        )
-        check_number("BPTTSettings(trace=...)", self.trace, "a number in [0, 1]", lambda value: 0 <= value <= 1)
-        check_number("BPTTSettings(margin=...)", self.margin, "a number in (0, 1]", lambda value: 0 < value <= 1)
-        for name in ("learning_rate", "critic_rate", "wall"):
-            wanted = "a finite number, not negative"
-            check_number(f"BPTTSettings({name}=...)", getattr(self, name), wanted, lambda value: 0 <= value < math.inf)
-        for name in ("max_gradient", "max_slope"):
-            check_number(f"BPTTSettings({name}=...)", getattr(self, name), "a positive number", lambda value: value > 0)
+        check_fields(self, "discount", wanted, lambda value: 0 < value < 1 or (value == 1 and not self.bootstrap))
+        check_fields(self, "trace", "a number in [0, 1]", lambda value: 0 <= value <= 1)
+        check_fields(self, "margin", "a number in (0, 1]", lambda value: 0 < value <= 1)
+        check_fields(self, "learning_rate critic_rate wall", "a finite number, not negative", not_negative)
+        check_fields(self, "max_gradient max_slope", "a positive number", lambda value: value > 0)
 
     def shape(self, horizon: int) -> Shape:
         """What is compiled in for episodes of so many steps."""
@@ -224,8 +215,7 @@ class BPTT:
 
 def start(surrogate: Surrogate, settings: BPTTSettings, seed: int = 0) -> Learner:
     """A new learner."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`start(seed=...)` must be a non-negative integer. Got {seed!r}.")
+    seed = check_number("start(seed=...)", seed, "a non-negative integer", whole(0))
     rng, task, count = np.random.default_rng(seed), surrogate.task, settings.environments
     made = agent(rng, len(task.states), len(task.inputs), settings.hidden, _SILENT)
     empty = []

@@ -59,6 +59,7 @@ from sindyrl.learn.reward_correlation import correlation, reward_correlation
 from sindyrl.learn.training_log import TrainingLog
 from sindyrl.loading import check_fit
 from sindyrl.model import Model
+from sindyrl.number_check import check_number, whole
 from sindyrl.regression.subset import SubsetSelection
 from sindyrl.sparse_map import SparseMap
 from sindyrl.task import Task
@@ -118,8 +119,7 @@ def dyna(
     (networks that go on where the last fit ended) begins anew in a run that goes on, which then has other numbers.
     """
     settings = DynaSettings() if settings is None else settings
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`dyna(seed=...)` must be a non-negative integer. Got {seed!r}.")
+    seed = check_number("dyna(seed=...)", seed, "a non-negative integer", whole(0))
     check_fit(task, env)
     meter = env if isinstance(env, InteractionMeter) else InteractionMeter(env)
     fit = sparse_model(task) if fit is None else fit

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from sindyrl.envs.surrogate import Leaving, Mode
 from sindyrl.learn.ppo import PPOSettings
-from sindyrl.learn.setting_check import Rule, check_number, checked_numbers, whole
+from sindyrl.number_check import check_fields, checked_numbers, whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,37 +75,27 @@ class DynaSettings:
     explore_calls: int = 2
 
     def __post_init__(self) -> None:
-        for name in ("first_steps", "hold", "reset_every", "rounds", "calls", "validate_steps", "explore_calls"):
-            self._check(name, "a positive integer", whole(1))
+        counts = "first_steps hold reset_every rounds calls validate_steps explore_calls"
+        check_fields(self, counts, "a positive integer", whole(1))
         steps = self.collect_steps
         steps = checked_numbers("DynaSettings(collect_steps=...)", steps, "at least one positive integer", whole(1))
         object.__setattr__(self, "collect_steps", steps)
-        for name in ("keep_steps", "patience"):
-            self._check(name, "an integer of at least 1 or None", whole(1), optional=True)
-        for name in ("selection_episodes", "explore_steps"):
-            self._check(name, "an integer of at least 0", whole(0))
-        for name in ("target", "log_std"):
-            self._check(name, "a finite number or None", math.isfinite, optional=True)
-        for name in ("margin", "curiosity"):
-            self._check(name, "a positive, finite number", lambda value: 0 < value < math.inf)
+        check_fields(self, "keep_steps patience", "an integer of at least 1 or None", whole(1), optional=True)
+        check_fields(self, "selection_episodes explore_steps", "an integer of at least 0", whole(0))
+        check_fields(self, "target log_std", "a finite number or None", math.isfinite, optional=True)
+        check_fields(self, "margin curiosity", "a positive, finite number", lambda value: 0 < value < math.inf)
         for name, allowed in (("mode", get_args(Mode)), ("leaving", get_args(Leaving))):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"`DynaSettings({name}=...)` must be one of {allowed}. Got {getattr(self, name)!r}.")
-        self._check("spread", "a number in [0, 1)", lambda value: 0 <= value < 1)
-        self._check("caution", "a finite number", math.isfinite)
-        for name in ("anneal", "believable"):
-            self._check(name, "a positive number or None", lambda value: value > 0, optional=True)
-        self._check("agreement", "a number in (0, 1] or None", lambda value: 0 < value <= 1, optional=True)
+        check_fields(self, "spread", "a number in [0, 1)", lambda value: 0 <= value < 1)
+        check_fields(self, "caution", "a finite number", math.isfinite)
+        check_fields(self, "anneal believable", "a positive number or None", lambda value: value > 0, optional=True)
+        check_fields(self, "agreement", "a number in (0, 1] or None", lambda value: 0 < value <= 1, optional=True)
         if self.agreement is not None and (self.mode != "member" or self.patience is None):
             raise ValueError(
                 "`DynaSettings(agreement=...)` needs mode='member', so that the members are judged one by one, and a "
                 f"patience. Got mode={self.mode!r}, patience={self.patience}."
             )
-
-    def _check(self, name: str, wanted: str, holds: Rule, *, optional: bool = False) -> None:
-        value = getattr(self, name)
-        if not (optional and value is None):
-            check_number(f"DynaSettings({name}=...)", value, wanted, holds)
 
     def collected_in(self, turn: int) -> int:
         """Real steps of the policy in this round, counted from 0."""

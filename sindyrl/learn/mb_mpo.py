@@ -39,7 +39,7 @@ from sindyrl.envs.surrogate import Form, Surrogate, SurrogateData, Transition, b
 from sindyrl.learn import ppo
 from sindyrl.learn.network import Agent, Moments, NeuralPolicy, Squash, agent, moments, standardized, to_inputs
 from sindyrl.learn.neural_model import NeuralSettings
-from sindyrl.learn.setting_check import check_number, checked_numbers, whole
+from sindyrl.number_check import check_fields, check_number, checked_numbers, not_negative, whole
 
 MODEL = NeuralSettings(
     members=5, hidden=(512, 512), activation="relu", share=1.0, epochs=500, patience=5, standardize=True
@@ -104,20 +104,16 @@ class MBMPOSettings:
     max_gradient: float = math.inf
 
     def __post_init__(self) -> None:
-        for name in ("models", "environments", "length", "outer_steps", "updates"):
-            check_number(f"MBMPOSettings({name}=...)", getattr(self, name), "a positive integer", whole(1))
+        check_fields(self, "models environments length outer_steps updates", "a positive integer", whole(1))
         hidden = checked_numbers("MBMPOSettings(hidden=...)", self.hidden, "at least one positive integer", whole(1))
         object.__setattr__(self, "hidden", hidden)
         if self.squash not in get_args(Squash):
             raise ValueError(f"`MBMPOSettings(squash=...)` must be one of {get_args(Squash)}. Got {self.squash!r}.")
-        for name in ("discount", "trace"):
-            wanted = "a number in [0, 1]"
-            check_number(f"MBMPOSettings({name}=...)", getattr(self, name), wanted, lambda value: 0 <= value <= 1)
-        for name in ("learning_rate", "inner_rate", "clip", "divergence"):
-            wanted = "a finite number, not negative"
-            check_number(f"MBMPOSettings({name}=...)", getattr(self, name), wanted, lambda value: 0 <= value < math.inf)
-        check_number("MBMPOSettings(log_std=...)", self.log_std, "a finite number", math.isfinite)
-        check_number("MBMPOSettings(max_gradient=...)", self.max_gradient, "a positive number", lambda value: value > 0)
+        check_fields(self, "discount trace", "a number in [0, 1]", lambda value: 0 <= value <= 1)
+        wanted = "a finite number, not negative"
+        check_fields(self, "learning_rate inner_rate clip divergence", wanted, not_negative)
+        check_fields(self, "log_std", "a finite number", math.isfinite)
+        check_fields(self, "max_gradient", "a positive number", lambda value: value > 0)
 
     def shape(self, horizon: int) -> Shape:
         """What is compiled in for episodes of so many steps at most."""
@@ -205,8 +201,7 @@ class MBMPO:
 
 def start(surrogate: Surrogate, settings: MBMPOSettings, seed: int = 0) -> Learner:
     """A new learner."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`start(seed=...)` must be a non-negative integer. Got {seed!r}.")
+    seed = check_number("start(seed=...)", seed, "a non-negative integer", whole(0))
     rng, task = np.random.default_rng(seed), surrogate.task
     made = agent(rng, len(task.states), len(task.inputs), settings.hidden, settings.log_std)
     flat = _parameters(made)[0]

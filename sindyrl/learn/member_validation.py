@@ -26,6 +26,7 @@ import numpy as np
 
 from sindyrl.envs.surrogate import LearnedModel
 from sindyrl.model import Model
+from sindyrl.number_check import check_number, whole
 from sindyrl.pieces import remaining
 from sindyrl.sparse_map import combine
 from sindyrl.task import Exclusion
@@ -102,10 +103,8 @@ def validate_members(
 
     The best two stay whatever their errors. Without windows all are believed. Raises ValueError for wrong settings.
     """
-    if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
-        raise ValueError(f"`validate_members(horizon=...)` must be a positive integer. Got {horizon!r}.")
-    if not worst > 0:
-        raise ValueError(f"`validate_members(worst=...)` must be positive. Got {worst!r}.")
+    horizon = check_number("validate_members(horizon=...)", horizon, "a positive integer", whole(1))
+    worst = check_number("validate_members(worst=...)", worst, "positive", lambda value: value > 0)
     found = windows(data, horizon, exclude)
     count = len(member_coefficients(model))
     if found is None:

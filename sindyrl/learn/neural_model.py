@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from sindyrl.learn.setting_check import check_number, checked_numbers, whole
+from sindyrl.number_check import check_fields, check_number, checked_numbers, whole
 from sindyrl.structure import Structure
 from sindyrl.symbolic_map import Signal
 from sindyrl.task import Task
@@ -59,21 +59,17 @@ class NeuralSettings:
     standardize: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("members", "epochs", "batch", "patience"):
-            check_number(f"NeuralSettings({name}=...)", getattr(self, name), "a positive integer", whole(1))
+        check_fields(self, "members epochs batch patience", "a positive integer", whole(1))
         hidden = checked_numbers("NeuralSettings(hidden=...)", self.hidden, "at least one positive integer", whole(1))
         object.__setattr__(self, "hidden", hidden)
         if self.activation not in get_args(Activation):
             raise ValueError(
                 f"`NeuralSettings(activation=...)` must be one of {get_args(Activation)}. Got {self.activation!r}."
             )
-        check_number("NeuralSettings(share=...)", self.share, "a number in (0, 1]", lambda value: 0 < value <= 1)
-        check_number(
-            "NeuralSettings(validation=...)", self.validation, "a number in (0, 1)", lambda value: 0 < value < 1
-        )
-        for name in ("learning_rate", "max_gradient"):
-            wanted = "a positive, finite number"
-            check_number(f"NeuralSettings({name}=...)", getattr(self, name), wanted, lambda value: 0 < value < math.inf)
+        check_fields(self, "share", "a number in (0, 1]", lambda value: 0 < value <= 1)
+        check_fields(self, "validation", "a number in (0, 1)", lambda value: 0 < value < 1)
+        wanted = "a positive, finite number"
+        check_fields(self, "learning_rate max_gradient", wanted, lambda value: 0 < value < math.inf)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -176,8 +172,7 @@ def neural_model(
         each run; a run that is stored and goes on begins its networks anew.
     """
     settings = NeuralSettings() if settings is None else settings
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`neural_model(seed=...)` must be a non-negative integer. Got {seed!r}.")
+    seed = check_number("neural_model(seed=...)", seed, "a non-negative integer", whole(0))
     rng = np.random.default_rng(seed)
     before: NeuralModel | None = None
 

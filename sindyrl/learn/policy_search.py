@@ -21,8 +21,8 @@ from collections.abc import Callable
 import numpy as np
 
 from sindyrl.learn.scoring import Scorer, objective, policy_terms
-from sindyrl.learn.setting_check import check_number, whole
 from sindyrl.model import Model
+from sindyrl.number_check import check_fields, whole
 from sindyrl.sparse_map import SparseMap
 from sindyrl.symbolic_map import SymbolicMap
 from sindyrl.task import Task
@@ -67,24 +67,11 @@ class SearchSettings:
     attempts: int = 3
 
     def __post_init__(self) -> None:
-        for name in (
-            "population",
-            "generations",
-            "restarts",
-            "scenarios",
-            "offspring",
-            "polish",
-            "repair",
-            "tries",
-            "attempts",
-        ):
-            least = 2 if name in ("population", "offspring") else 1
-            wanted = f"an integer of at least {least}"
-            check_number(f"SearchSettings({name}=...)", getattr(self, name), wanted, whole(least))
-        check_number("SearchSettings(sigma=...)", self.sigma, "a positive number", lambda value: value > 0)
-        for name in ("spread", "keep", "trust"):
-            wanted = "a number that is not negative"
-            check_number(f"SearchSettings({name}=...)", getattr(self, name), wanted, lambda value: value >= 0)
+        check_fields(self, "population offspring", "an integer of at least 2", whole(2))
+        counts = "generations restarts scenarios polish repair tries attempts"
+        check_fields(self, counts, "an integer of at least 1", whole(1))
+        check_fields(self, "sigma", "a positive number", lambda value: value > 0)
+        check_fields(self, "spread keep trust", "a number that is not negative", lambda value: value >= 0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

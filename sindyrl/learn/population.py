@@ -34,7 +34,7 @@ from sindyrl.learn import ppo
 from sindyrl.learn.network import NeuralPolicy, Squash
 from sindyrl.learn.ppo import Hyper, Learner, Metrics, PPOSettings, Shape
 from sindyrl.learn.scoring import objective
-from sindyrl.learn.setting_check import check_number, checked_numbers, whole
+from sindyrl.number_check import check_fields, check_number, checked_numbers, whole
 
 NearOne = Literal["distance", "value"]
 Score = Callable[["Population"], np.ndarray]
@@ -87,9 +87,8 @@ class PopulationSettings:
     episodes: int = 16
 
     def __post_init__(self) -> None:
-        for name, least in (("size", 2), ("episodes", 1)):
-            wanted = f"an integer of at least {least}"
-            check_number(f"PopulationSettings({name}=...)", getattr(self, name), wanted, whole(least))
+        check_fields(self, "size", "an integer of at least 2", whole(2))
+        check_fields(self, "episodes", "an integer of at least 1", whole(1))
         chosen: dict[str, tuple[float, ...]] = {}
         for name, values in self.mutations.items():
             if name not in _RANGES:
@@ -103,12 +102,8 @@ class PopulationSettings:
             "PopulationSettings(factors=...)", self.factors, wanted, lambda value: 0 < value < math.inf
         )
         object.__setattr__(self, "factors", tuple(map(float, factors)))
-        check_number(
-            "PopulationSettings(quarter=...)", self.quarter, "a number in (0, 0.5]", lambda value: 0 < value <= 0.5
-        )
-        check_number(
-            "PopulationSettings(resample=...)", self.resample, "a number in [0, 1]", lambda value: 0 <= value <= 1
-        )
+        check_fields(self, "quarter", "a number in (0, 0.5]", lambda value: 0 < value <= 0.5)
+        check_fields(self, "resample", "a number in [0, 1]", lambda value: 0 <= value <= 1)
         if self.near_one not in get_args(NearOne):
             raise ValueError(
                 f"`PopulationSettings(near_one=...)` must be one of {get_args(NearOne)}. Got {self.near_one!r}."
@@ -176,8 +171,7 @@ Surrogates = Surrogate | Sequence[Surrogate]
 
 def start(surrogate: Surrogates, settings: PopulationSettings, seed: int = 0) -> Population:
     """New learners: the first with the numbers of ``settings.ppo``, the others with draws where numbers mutate."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`start(seed=...)` must be a non-negative integer. Got {seed!r}.")
+    seed = check_number("start(seed=...)", seed, "a non-negative integer", whole(0))
     rng, size = np.random.default_rng(seed), settings.size
     played = [surrogate] * size if isinstance(surrogate, Surrogate) else _checked(surrogate, settings)
     learners = [ppo.start(one, settings.ppo, int(rng.integers(2**31))) for one in played]
@@ -274,8 +268,7 @@ def train_population(
     after : called after each generation with the population that was graded
     """
     settings = PopulationSettings() if settings is None else settings
-    if isinstance(generations, bool) or not isinstance(generations, int) or generations < 1:
-        raise ValueError(f"`train_population(generations=...)` must be a positive integer. Got {generations!r}.")
+    check_number("train_population(generations=...)", generations, "a positive integer", whole(1))
     population = start(surrogate, settings, seed)
     rng = np.random.default_rng([seed, 1])
     found: list[Generation] = []

@@ -43,7 +43,7 @@ from sindyrl.learn.network import (
     standardized,
     to_inputs,
 )
-from sindyrl.learn.setting_check import check_number, checked_numbers, whole
+from sindyrl.number_check import check_fields, check_number, checked_numbers, not_negative, whole
 
 
 class Shape(NamedTuple):
@@ -102,8 +102,7 @@ class PPOSettings:
     max_gradient: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("environments", "length", "epochs", "minibatches", "updates"):
-            check_number(f"PPOSettings({name}=...)", getattr(self, name), "a positive integer", whole(1))
+        check_fields(self, "environments length epochs minibatches updates", "a positive integer", whole(1))
         if self.batch % self.minibatches:
             raise ValueError(
                 "`PPOSettings(minibatches=...)` must divide environments x length evenly. "
@@ -113,14 +112,11 @@ class PPOSettings:
         object.__setattr__(self, "hidden", hidden)
         if self.squash not in get_args(Squash):
             raise ValueError(f"`PPOSettings(squash=...)` must be one of {get_args(Squash)}. Got {self.squash!r}.")
-        check_number("PPOSettings(discount=...)", self.discount, "a number in [0, 1)", lambda value: 0 <= value < 1)
-        check_number("PPOSettings(trace=...)", self.trace, "a number in [0, 1]", lambda value: 0 <= value <= 1)
-        for name in ("learning_rate", "clip", "value_weight"):
-            wanted = "a finite number, not negative"
-            check_number(f"PPOSettings({name}=...)", getattr(self, name), wanted, lambda value: 0 <= value < math.inf)
-        for name in ("log_std", "entropy"):
-            check_number(f"PPOSettings({name}=...)", getattr(self, name), "a finite number", math.isfinite)
-        check_number("PPOSettings(max_gradient=...)", self.max_gradient, "a positive number", lambda value: value > 0)
+        check_fields(self, "discount", "a number in [0, 1)", lambda value: 0 <= value < 1)
+        check_fields(self, "trace", "a number in [0, 1]", lambda value: 0 <= value <= 1)
+        check_fields(self, "learning_rate clip value_weight", "a finite number, not negative", not_negative)
+        check_fields(self, "log_std entropy", "a finite number", math.isfinite)
+        check_fields(self, "max_gradient", "a positive number", lambda value: value > 0)
 
     @property
     def batch(self) -> int:
@@ -221,8 +217,7 @@ def optimizer(hyper: Hyper) -> optax.GradientTransformation:
 
 def start(surrogate: Surrogate, settings: PPOSettings, seed: int = 0) -> Learner:
     """A new learner."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"`start(seed=...)` must be a non-negative integer. Got {seed!r}.")
+    seed = check_number("start(seed=...)", seed, "a non-negative integer", whole(0))
     # By NumPy: a dozen small arrays would each be compiled.
     rng, task, count = np.random.default_rng(seed), surrogate.task, settings.environments
     made = agent(rng, len(task.states), len(task.inputs), settings.hidden, settings.log_std)

@@ -8,7 +8,6 @@ import math
 import operator
 import warnings
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sindyrl.number_check import check_number, not_negative, whole
 from sindyrl.regression.branch_and_bound import NODE_LIMIT, BestSupport, searches_by_size
 from sindyrl.regression.gram import Factor, Gram, Problem, SparseFit, least_squares_problem
 from sindyrl.regression.streaming import PartialFit, residual_squares
@@ -144,19 +144,16 @@ class BestSubset(PartialFit, MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _check_parameters(self) -> None:
         # By `fit`: scikit-learn's contract wants constructors and `set_params` to assign and never to raise.
-        if self.size not in (*CRITERIA, "cv") and not (_is_integer(self.size) and int(self.size) >= 0):
-            raise ValueError(
-                f"`BestSubset(size=...)` must be a non-negative integer or one of {', '.join(CRITERIA)}, cv. "
-                f"Got {self.size!r}."
-            )
+        if not isinstance(self.size, str) or self.size not in (*CRITERIA, "cv"):
+            wanted = f"a non-negative integer or one of {', '.join(CRITERIA)}, cv"
+            check_number("BestSubset(size=...)", self.size, wanted, whole(0))
         for name, least in (("max_terms", 1), ("folds", 2), ("node_limit", 0)):
-            value = getattr(self, name)
-            if not _is_integer(value) or value < least:
-                raise ValueError(f"`BestSubset({name}=...)` must be an integer of at least {least}. Got {value!r}.")
-        if not isinstance(self.alpha, Real) or not 0 <= self.alpha < np.inf:
-            raise ValueError(f"`BestSubset(alpha=...)` must be a non-negative number. Got {self.alpha!r}.")
-        if self.time_limit is not None and not (isinstance(self.time_limit, Real) and self.time_limit > 0):
-            raise ValueError(f"`BestSubset(time_limit=...)` must be positive seconds or None. Got {self.time_limit!r}.")
+            wanted = f"an integer of at least {least}"
+            check_number(f"BestSubset({name}=...)", getattr(self, name), wanted, whole(least))
+        check_number("BestSubset(alpha=...)", self.alpha, "a non-negative number", not_negative)
+        if self.time_limit is not None:
+            wanted = "positive seconds or None"
+            check_number("BestSubset(time_limit=...)", self.time_limit, wanted, lambda value: value > 0)
 
     @property
     def needs_rows(self) -> bool:
@@ -185,10 +182,11 @@ class BestSubset(PartialFit, MultiOutputMixin, RegressorMixin, BaseEstimator):
     def path(self, problem: Problem, target: int, columns: np.ndarray | None = None) -> SizePath:
         """The best supports of one target; ``columns`` limits which may enter."""
         offered = np.arange(problem.shape[1]) if columns is None else np.asarray(columns, dtype=int)
-        largest = int(self.size) if _is_integer(self.size) else self.max_terms
+        size = None if isinstance(self.size, str) else int(self.size)
+        largest = self.max_terms if size is None else size
         gram = _gram(problem, offered)
         searches = searches_by_size(gram, target, min(largest, len(offered)), alpha=self.alpha)
-        if _is_integer(self.size):
+        if size is not None:
             found = [searches[-1](self.node_limit, self.time_limit)] if searches else []
             best = tuple(_renamed(one, offered) for one in found)
             return SizePath(best, np.array([1.0, *(one.residual for one in best)]), len(best))
@@ -243,10 +241,6 @@ class BestSubset(PartialFit, MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float64, reset=False)
         return np.asarray(X @ self.coef_.T)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _gram(problem: Problem, columns: np.ndarray) -> Gram:

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from scipy import optimize
 
+from sindyrl.number_check import check_number
 from sindyrl.regression.constrained import ConstrainedSTLSQ, LeastSquaresSystem
 from sindyrl.regression.constraints import Constraints, InfeasibleConstraints, reduced_rows
 from sindyrl.regression.gram import Problem, SparseFit
@@ -142,8 +142,7 @@ class TrappingSTLSQ(ConstrainedSTLSQ):
         super()._check_parameters()
         if not isinstance(self.constraints, Constraints):
             raise TypeError(f"`TrappingSTLSQ(constraints=...)` must be `Constraints`. Got {self.constraints!r}.")
-        if not isinstance(self.decay, Real) or not 0 < self.decay < np.inf:
-            raise ValueError(f"`TrappingSTLSQ(decay=...)` must be a positive number. Got {self.decay!r}.")
+        check_number("TrappingSTLSQ(decay=...)", self.decay, "a positive number", lambda value: 0 < value < np.inf)
 
     def _constraints(self) -> Constraints | None:
         return None if self.constraints is None else energy_preserving(self.constraints)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sindyrl.number_check import check_number, whole
 from sindyrl.regression.gram import (
     MAX_CONDITION,
     Gram,
@@ -120,17 +120,13 @@ class Ensemble(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         # By `fit`: scikit-learn's contract wants constructors and `set_params` to assign and never to raise.
         for name, least in (("n_members", 1), ("drop_columns", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
-                raise ValueError(f"`Ensemble({name}=...)` must be an integer of at least {least}. Got {value!r}.")
+            wanted = f"an integer of at least {least}"
+            check_number(f"Ensemble({name}=...)", getattr(self, name), wanted, whole(least))
         if self.bootstrap not in ("rows", "blocks", None):
             raise ValueError(f"`Ensemble(bootstrap=...)` must be 'rows', 'blocks' or None. Got {self.bootstrap!r}.")
-        share = self.max_samples
-        if isinstance(share, bool) or not isinstance(share, Real) or not 0.0 < share <= 1.0:
-            raise ValueError(f"`Ensemble(max_samples=...)` must be a number in (0, 1]. Got {share!r}.")
-        length = self.block_length
-        if length is not None and (not isinstance(length, Integral) or isinstance(length, bool) or length < 1):
-            raise ValueError(f"`Ensemble(block_length=...)` must be a positive integer or None. Got {length!r}.")
+        check_number("Ensemble(max_samples=...)", self.max_samples, "a number in (0, 1]", lambda value: 0 < value <= 1)
+        if self.block_length is not None:
+            check_number("Ensemble(block_length=...)", self.block_length, "a positive integer or None", whole(1))
         if self.aggregate not in ("median", "mean"):
             raise ValueError(f"`Ensemble(aggregate=...)` must be 'median' or 'mean'. Got {self.aggregate!r}.")
         if self.base is not None and not hasattr(self.base, "fit"):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sindyrl.number_check import check_number, whole
 from sindyrl.regression.fraction_search import (
     Fraction,
     Rows,
@@ -182,13 +182,11 @@ class ImplicitSubset(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         # By `fit`: scikit-learn's contract wants constructors and `set_params` to assign and never to raise.
         for name, least in (("max_terms", 2), ("folds", 2), ("rounds", 0), ("max_left", 1), ("node_limit", 0)):
-            value = getattr(self, name)
-            if not _is_integer(value) or value < least:
-                raise ValueError(f"`ImplicitSubset({name}=...)` must be an integer of at least {least}. Got {value!r}.")
-        if self.size != "cv" and not (_is_integer(self.size) and int(self.size) >= 2):
-            raise ValueError(f"`ImplicitSubset(size=...)` must be 'cv' or an integer of at least 2. Got {self.size!r}.")
-        if not isinstance(self.tolerance, Real) or not 0 <= self.tolerance < 1:
-            raise ValueError(f"`ImplicitSubset(tolerance=...)` must be in [0, 1). Got {self.tolerance!r}.")
+            wanted = f"an integer of at least {least}"
+            check_number(f"ImplicitSubset({name}=...)", getattr(self, name), wanted, whole(least))
+        if not isinstance(self.size, str) or self.size != "cv":
+            check_number("ImplicitSubset(size=...)", self.size, "'cv' or an integer of at least 2", whole(2))
+        check_number("ImplicitSubset(tolerance=...)", self.tolerance, "in [0, 1)", lambda value: 0 <= value < 1)
 
     def _columns(self, name: str, p: int) -> list[int]:
         chosen = getattr(self, name)
@@ -334,7 +332,3 @@ def _thinned(rows: Rows) -> Rows:
 def _rms(columns: np.ndarray) -> np.ndarray:
     size = np.sqrt(np.mean(columns**2, axis=0))
     return np.where(size > 0, size, 1.0)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)

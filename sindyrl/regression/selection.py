@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from sindyrl.number_check import check_number, whole
 from sindyrl.regression.gram import MAX_CONDITION, Factor, Gram, Problem
 from sindyrl.regression.stlsq import STLSQ
 
@@ -113,9 +114,9 @@ def select_threshold(
     base = STLSQ() if base is None else base
     fold_rows = _fold_rows(len(theta), folds, rng, groups)
     _check_rule(rule)
-    whole, training = _problems(theta, y, fold_rows)
-    candidates = _candidate_thresholds(base, whole) if thresholds is None else _given_thresholds(thresholds, y)
-    coef = np.stack([_fit(base, whole, row) for row in candidates])
+    every, training = _problems(theta, y, fold_rows)
+    candidates = _candidate_thresholds(base, every) if thresholds is None else _given_thresholds(thresholds, y)
+    coef = np.stack([_fit(base, every, row) for row in candidates])
     errors = np.empty((len(fold_rows), *coef.shape[:2]))
     for fold, (rows, problem) in enumerate(zip(fold_rows, training, strict=True)):
         for step, row in enumerate(candidates):
@@ -218,8 +219,7 @@ def _last_least(values: np.ndarray) -> int:
 
 def _fold_rows(n: int, folds: int, rng: np.random.Generator | None, groups: Any) -> list[np.ndarray]:
     """Row indices of each fold; see `select_threshold` for the rules."""
-    if not isinstance(folds, (int, np.integer)) or isinstance(folds, bool) or folds < 2:
-        raise ValueError(f"`folds=` must be an integer of at least 2. Got {folds!r}.")
+    folds = check_number("folds=", folds, "an integer of at least 2", whole(2))
     labels = np.arange(n) if groups is None else np.asarray(groups)
     if labels.shape != (n,):
         raise ValueError(f"`groups=` must have {n} entries, one for each row. Got shape {labels.shape}.")

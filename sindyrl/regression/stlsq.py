@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sindyrl.number_check import check_number, not_negative, whole
 from sindyrl.regression.gram import Factor, Problem, SparseFit, least_squares_problem, threshold_rounds
 from sindyrl.regression.streaming import PartialFit
 
@@ -95,10 +95,8 @@ class STLSQ(PartialFit, MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise ValueError(f"{rule} Got {self.threshold!r}.") from None
         if threshold.ndim > 2 or not (threshold >= 0).all():
             raise ValueError(f"{rule} Got {self.threshold!r}.")
-        if not isinstance(self.alpha, Real) or not 0 <= self.alpha < np.inf:
-            raise ValueError(f"`STLSQ(alpha=...)` must be a non-negative number. Got {self.alpha!r}.")
-        if not isinstance(self.max_iter, Integral) or isinstance(self.max_iter, bool) or self.max_iter < 1:
-            raise ValueError(f"`STLSQ(max_iter=...)` must be a positive integer. Got {self.max_iter!r}.")
+        check_number("STLSQ(alpha=...)", self.alpha, "a non-negative number", not_negative)
+        check_number("STLSQ(max_iter=...)", self.max_iter, "a positive integer", whole(1))
         for name in ("normalize", "unbias"):
             if not isinstance(getattr(self, name), (bool, np.bool_)):
                 raise ValueError(f"`STLSQ({name}=...)` must be True or False. Got {getattr(self, name)!r}.")

@@ -24,6 +24,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sindyrl.number_check import check_number, whole
 from sindyrl.regression.gram import Gram, weighted_grams
 
 __all__ = ["SubsetPath", "SubsetSelection", "subset_path"]
@@ -192,13 +193,9 @@ class SubsetSelection(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _check_parameters(self) -> None:
         for name, least in (("max_terms", 1), ("folds", 2)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-                raise ValueError(
-                    f"`SubsetSelection({name}=...)` must be an integer of at least {least}. Got {value!r}."
-                )
-        if isinstance(self.min_terms, bool) or self.min_terms not in (0, 1):
-            raise ValueError(f"`SubsetSelection(min_terms=...)` must be 0 or 1. Got {self.min_terms!r}.")
+            wanted = f"an integer of at least {least}"
+            check_number(f"SubsetSelection({name}=...)", getattr(self, name), wanted, whole(least))
+        check_number("SubsetSelection(min_terms=...)", self.min_terms, "0 or 1", whole(0, 1))
 
     def _path(
         self,

@@ -25,6 +25,7 @@ import numpy as np
 
 from sindyrl.differentiate import choose_smoothing, local_polynomial
 from sindyrl.library import Library, LibrarySpec
+from sindyrl.number_check import check_number, whole
 from sindyrl.trajectory import Dataset, Trajectory
 
 if TYPE_CHECKING:
@@ -413,8 +414,7 @@ def _test_functions(
 
     t, span = part.t, float(part.t[-1] - part.t[0])
     for name, value, least in (("n_windows", n_windows, 1), ("order", order, 2)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise ValueError(f"`weak_form({name}=...)` must be an integer of at least {least}. Got {value!r}.")
+        check_number(f"weak_form({name}=...)", value, f"an integer of at least {least}", whole(least))
     wanted = min(_DEFAULT_WIDTH * span / len(part), span) if width is None else float(width)
     if not 0 < wanted <= span * (1 + 1e-12):
         raise ValueError(
