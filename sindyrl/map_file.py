@@ -7,6 +7,7 @@ A file is text that somebody else may have written. Nothing in it is evaluated, 
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -20,21 +21,30 @@ class MapFileError(ValueError):
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Decode strict JSON: no NaN or Infinity, no repeated keys, at most 64 MiB, UTF-8. Raises MapFileError."""
+    """Decode strict JSON: UTF-8, at most 64 MiB, no repeated keys, finite numbers only. Raises MapFileError.
+
+    A number that no float holds is none: 1e400 is Infinity to Python, and an integer of so many digits an error later.
+    """
     if not isinstance(text, (str, bytes)):
         raise TypeError(f"A map is read from JSON text. Got {type(text).__name__}.")
     if len(text) > MAX_BYTES:
         raise MapFileError(f"The text has {len(text)} characters; a map file has at most {MAX_BYTES}.")
     try:
         decoded = text.decode("utf-8") if isinstance(text, bytes) else text
-        return json.loads(decoded, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
+        return json.loads(
+            decoded,
+            parse_constant=_refuse_constant,
+            parse_int=_integer,
+            parse_float=_real,
+            object_pairs_hook=_unique_keys,
+        )
     except MapFileError:
         raise
     except UnicodeDecodeError as error:
         raise MapFileError(f"The file is not UTF-8 text: {error.reason} at byte {error.start}.") from None
     except RecursionError:
         raise MapFileError("The text is nested too deeply to be a map file.") from None
-    except ValueError as error:  # malformed JSON, or an integer of thousands of digits
+    except ValueError as error:  # malformed JSON
         raise MapFileError(f"The text is not valid JSON: {error}.") from None
 
 
@@ -104,7 +114,17 @@ def _permissions(target: Path) -> int:
 
 
 def _refuse_constant(token: str) -> NoReturn:
-    raise MapFileError(f"The text holds {token}; numbers must be finite.")
+    raise MapFileError(f"The text holds {token if len(token) <= 60 else token[:57] + '...'}; numbers must be finite.")
+
+
+def _integer(token: str) -> int:
+    _real(token)
+    return int(token)
+
+
+def _real(token: str) -> float:
+    value = float(token)
+    return value if math.isfinite(value) else _refuse_constant(token)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -59,8 +59,11 @@ def not_negative(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    # A bool is an integer to Python; what is unequal to itself is NaN.
-    return isinstance(value, Real) and not isinstance(value, bool) and bool(value == value)
+    # A bool is an integer to Python, and integers may be larger than any float.
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+    except OverflowError:
+        return False
 
 
 def _own(value: Any) -> Any:

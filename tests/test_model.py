@@ -182,6 +182,8 @@ def without(key):
         (stored(dt="0.02"), '"dt" must be a number. Got "0.02"'),
         (stored(dt=True), '"dt" must be a number'),
         (stored(dt=None), '"dt" must be a number'),
+        (stored().replace('"dt": 0.02', '"dt": 1e400'), "The text holds 1e400; numbers must be finite"),
+        (stored(dt=10**400), r"The text holds 10{56}\.\.\.; numbers must be finite"),
         (stored(dt=-0.02), "positive number of seconds. Got -0.02"),
         (stored(seen=[["0", "1"]] * 3), '"seen" must be a rectangular table of numbers'),
         (stored(seen=[[None, 1.0]] * 3), '"seen" must be a rectangular table of numbers'),
