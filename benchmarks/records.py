@@ -74,7 +74,7 @@ class Settings:
     json: bool = False
     """Print JSON lines on standard output and nothing else there."""
     save: bool = False
-    """Write records.json beside the other results, and what agents earned."""
+    """Write records.json beside the other results, and what agents earned; tasks that are not named stay there."""
     quick: bool = False
     """One seed, few episodes, a short search, kept agents only: does it run, not how good is it."""
 
@@ -211,6 +211,7 @@ def run(options: Settings) -> int:
             if options.json:
                 print(json.dumps({"figure": "record", **row}), flush=True)
         results[name] = {
+            "command": made_by(name, options),
             "env": recipe.env,
             "goal": recipe.goal,
             "most_nodes": recipe.most_nodes,
@@ -221,21 +222,29 @@ def run(options: Settings) -> int:
         if not options.json:
             _print_table(name, results[name])
     if options.save:
-        write_text(RESULTS, json.dumps(document(options, results), indent=1) + "\n")
+        write_text(RESULTS, json.dumps(document(results, stored(RESULTS)), indent=1) + "\n")
         agents.save({name: recipe.env for name, recipe in RECIPES.items()})
     return 0
 
 
-def document(options: Settings, results: dict[str, Any]) -> dict[str, Any]:
-    """What is stored: how it was made, and the rows of each task."""
+def made_by(task: str, options: Settings) -> str:
+    """The command of one task's rows."""
     made = f"--seeds {options.seeds} --first-seed {options.first_seed} --episodes {options.episodes}"
     made += f" --first-episode {options.first_episode} --agent-seeds {options.agent_seeds}"
-    return {
-        "command": f"python -m benchmarks.records --tasks {' '.join(results)} {made} --save",
-        "machine": f"{platform.machine()}, Python {platform.python_version()}, gymnasium {gymnasium.__version__}",
-        "bootstrap_resamples": RESAMPLES,
-        "tasks": results,
-    }
+    return f"sindyrl bench records --tasks {task} {made} --save"
+
+
+def stored(file: Path) -> dict[str, Any]:
+    """The tasks that a results file holds, none if there is no file."""
+    return dict(json.loads(file.read_text(encoding="utf-8"))["tasks"]) if file.exists() else {}
+
+
+def document(results: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    """What is stored: the rows of each task and how they were made; those of ``before`` where there are no new ones."""
+    machine = f"{platform.machine()}, Python {platform.python_version()}, gymnasium {gymnasium.__version__}"
+    made = {name: {**result, "machine": machine} for name, result in results.items()}
+    tasks = {name: (before | made)[name] for name in RECIPES if name in before | made}
+    return {"bootstrap_resamples": RESAMPLES, "tasks": tasks}
 
 
 def measured_goal(result: dict[str, Any]) -> list[str]:

@@ -259,6 +259,19 @@ def test_a_kept_agent_is_paired_by_episode_and_counts_for_its_settings_and_its_e
     assert found(folder, range(20_000, 20_004)) is None, "the agents of the tasks have other settings"
 
 
+def test_saving_one_task_keeps_the_others_and_says_how_each_was_made(tmp_path):
+    file = tmp_path / "records.json"
+    assert records.stored(file) == {}
+    options = [Settings(seeds=2), Settings(seeds=4, first_seed=7)]
+    commands = [records.made_by("pendulum", each) for each in options]
+    first = records.document({"pendulum": {"command": commands[0]}, "lunar_lander": {"rows": [1]}}, {})
+    file.write_text(json.dumps(first))
+    again = records.document({"pendulum": {"command": commands[1]}}, records.stored(file))
+    assert again["tasks"]["lunar_lander"] == first["tasks"]["lunar_lander"]
+    assert again["tasks"]["pendulum"]["command"] == commands[1] != commands[0]
+    assert "--tasks pendulum --seeds 4 --first-seed 7 " in commands[1]
+
+
 def test_an_agents_row_stands_between_the_laws_and_ours_is_compared_with_it(one_agent, monkeypatch):
     folder, _ = one_agent
     recipe = RECIPES["pendulum"]
