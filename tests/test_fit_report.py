@@ -1,6 +1,7 @@
 """The page of a fit says what the fit says, loads nothing from elsewhere, and cannot be taken over by a file's name."""
 
 import dataclasses
+import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -84,18 +85,30 @@ def test_identifiers_are_all_different(page):
     assert len(found) == len(set(found))
 
 
+def table_after(page, heading):
+    """The texts of the cells, row by row, of the table with this heading."""
+    rows = re.findall(r"<tr>(.*?)</tr>", page.partition(heading)[2].partition("</table>")[0], flags=re.DOTALL)
+    cells = [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
+    return [[re.sub(r"<[^>]*>", "", cell).replace("\u2212", "-") for cell in row] for row in cells if row]
+
+
 def test_the_page_has_every_term_with_its_error_and_the_figures_of_merit(page, result):
-    for term in result.terms():
-        assert f"{100 * term['inclusion']:.0f} %" in page
+    for row, term in zip(table_after(page, "Selected in resamples"), result.terms(), strict=True):
+        _, name, coef, error, interval, inclusion = row
+        assert name.replace("\u2009·\u2009", "*") == term["term"]
+        assert float(coef) == pytest.approx(term["coef"], abs=0.1 * term["standard_error"])
+        assert float(error) == pytest.approx(term["standard_error"], rel=0.05)
+        ends = [float(end) for end in interval.split(" to ")]
+        assert ends == pytest.approx([term["low"], term["high"]], abs=0.1 * term["standard_error"])
+        assert inclusion == f"{100 * term['inclusion']:.0f} %"
     for value in result.fit_percent().values():
         assert f"{value:.1f} %" in page
     for name in ("rollout", "residuals", "inclusion", "paths"):
         assert f'id="figure-{name}"' in page
     assert "95 % interval" in page
     assert "Dense gain" in page
-    assert "Measurements in it" in page
-    for share in result.coverage.share:
-        assert f"{100 * share:.0f}" in page
+    shares = [row[2] for row in table_after(page, "Measurements in it")]
+    assert shares == [f"{100 * share:.0f} %" for share in result.coverage.share]
     assert "No dead time was found" in page
     for steps in result.horizons.horizons:
         assert f'<td class="n">{steps}</td>' in page
@@ -153,13 +166,15 @@ def test_figures_are_valid_svg_of_the_same_bytes_each_time(result):
 def test_paths_begin_at_the_dense_fit_and_thin_out(result):
     path = result.path
     counts = (path.shares != 0).sum(axis=(1, 2))
-    assert counts[0] >= counts[-1]
+    assert counts[0] > counts[-1] == 0
     # A surviving coefficient is never below its threshold.
     for threshold, shares in zip(path.thresholds, path.shares, strict=True):
         assert (np.abs(shares[shares != 0]) >= threshold).all()
+    z, library = result.fitted.pairs(), result.model.rates.library
+    theta, y = library.features(np.column_stack([(z.x + z.x_next) / 2, z.u])), (z.x_next - z.x) / 0.05
+    size, rms_y = np.sqrt(np.mean(theta**2, axis=0)), np.sqrt(np.mean(y**2, axis=0))
+    dense = np.linalg.lstsq(theta, y, rcond=None)[0].T
+    np.testing.assert_allclose(path.shares[0], dense * size / rms_y[:, None], atol=2e-3)  # but for what is tiny
     j = path.names.index("x")
-    z = result.fitted.pairs()
-    size = np.sqrt(np.mean(((z.x + z.x_next)[:, 0] / 2) ** 2))
-    rms_y = np.sqrt(np.mean(((z.x_next - z.x)[:, 1] / 0.05) ** 2))
     middle = int(np.searchsorted(path.thresholds, 0.05))
-    assert path.shares[middle, 1, j] * rms_y / size == pytest.approx(-4.0, rel=0.02)
+    assert path.shares[middle, 1, j] * rms_y[1] / size[j] == pytest.approx(-4.0, rel=0.02)
