@@ -81,7 +81,10 @@ def test_the_screen_shows_equations_errors_and_gains(tmp_path, rows, capsys):
     shown = capsys.readouterr()
     assert "dx = " in shown.out
     assert " v\n" in shown.out
-    assert "100 %" in shown.out
+    rows = [line.split()[-5:] for line in shown.out.splitlines()]
+    for each in json.loads((tmp_path / "o" / "fit.json").read_text())["terms"]:
+        share = f"{100 * each['inclusion']:.0f}"
+        assert [each["term"], f"{each['coef']:.4g}", f"{each['standard_error']:.1g}", share, "%"] in rows
     assert "d(dv)/du = +" in shown.out
     assert "model.json" in shown.out
     assert "Fit" in shown.err  # the bars
@@ -98,20 +101,21 @@ def test_the_same_file_gives_the_same_model(tmp_path, rows):
 
 
 @pytest.mark.parametrize(
-    ("option", "targets"),
+    ("option", "targets", "last", "least"),
     [
-        (["--kinematics", "x:v"], {"dv"}),
-        (["--discrete"], {"delta_x", "delta_v"}),
-        (["--threshold", "0.1"], {"dx", "dv"}),
+        (["--kinematics", "x:v"], {"dv"}, {"x", "v", "u"}, 90),
+        (["--discrete"], {"delta_x", "delta_v"}, {"x", "v", "u"}, 90),
+        (["--threshold", "0.75"], {"dx", "dv"}, {"x", "u"}, 60),  # above the damping of 0.5
     ],
 )
-def test_structures_and_regressors_can_be_chosen(tmp_path, rows, capsys, option, targets):
+def test_structures_and_regressors_can_be_chosen(tmp_path, rows, capsys, option, targets, last, least):
     file = written(tmp_path / "spring.csv", rows)
     out = str(tmp_path / "o")
     assert main(["fit", str(file), "--states", "x,v", "--inputs", "u", "--out", out, "--json", *option]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {each["target"] for each in summary["terms"]} == targets
-    assert min(summary["fit_percent"].values()) > 90
+    assert {each["term"] for each in summary["terms"] if each["target"] in ("dv", "delta_v")} == last
+    assert min(summary["fit_percent"].values()) > least
 
 
 @pytest.mark.parametrize("criterion", ["aicc", "bic"])
@@ -308,15 +312,17 @@ def test_dead_time_is_a_warning(tmp_path):
 )
 def test_wrong_arguments_are_one_line_and_code_2(tmp_path, rows, capsys, arguments, message):
     file = written(tmp_path / "s.csv", [[*row, "text"] for row in rows], "time,x,v,u,label")
-    assert main(["fit", str(file), *arguments, "--out", str(tmp_path / "o")]) == 2
+    assert main(["fit", str(file), *arguments, "--json", "--out", str(tmp_path / "o")]) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert "Traceback" not in error
+    assert error.count("\n") == 1
 
 
 def test_a_missing_file_is_one_line(tmp_path, capsys):
-    assert main(["fit", str(tmp_path / "none.csv"), "--states", "x", "--out", str(tmp_path / "o")]) == 2
-    assert "none.csv" in capsys.readouterr().err
+    assert main(["fit", str(tmp_path / "none.csv"), "--states", "x", "--json", "--out", str(tmp_path / "o")]) == 2
+    error = capsys.readouterr().err
+    assert "none.csv" in error
+    assert error.count("\n") == 1
 
 
 def test_lists_on_the_command_line():
