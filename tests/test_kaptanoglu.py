@@ -36,7 +36,7 @@ def test_lorenz_is_lorenz():
     np.testing.assert_allclose(system.rates(np.array([[x, y, z]]))[0], expected, rtol=1e-12)
 
 
-def test_trajectories_solve_the_equations_and_are_kept(folder):
+def test_trajectories_solve_the_equations_and_are_kept(folder, monkeypatch):
     system = load_system("SprottC")
     training, test = trajectories(system, folder)
     assert (len(training), len(test)) == (5, 5)
@@ -45,6 +45,7 @@ def test_trajectories_solve_the_equations_and_are_kept(folder):
     assert part.t[-1] == pytest.approx(10 * system.period)
     slope = (part.x[:-4] - 8 * part.x[1:-3] + 8 * part.x[3:-1] - part.x[4:]) / (12 * system.dt)
     np.testing.assert_allclose(slope, system.rates(part.x[2:-2]), atol=1e-3 * np.abs(slope).max())
+    monkeypatch.setattr("paper_reproductions.kaptanoglu2023_dysts.data._simulate", None)
     assert trajectories(system, folder)[1].trajectories == test.trajectories
 
 
@@ -106,7 +107,7 @@ def test_pysindy_finds_planted_terms_and_aicc_keeps_more_of_others(monkeypatch):
     np.testing.assert_array_equal(found.coef != 0, coef != 0)
     np.testing.assert_allclose(found.coef, coef, atol=0.02)
     assert (found.others[peers.AICC] != 0)[coef != 0].all()
-    assert np.count_nonzero(found.others[peers.AICC]) >= np.count_nonzero(coef)
+    assert np.count_nonzero(found.others[peers.AICC]) > np.count_nonzero(coef)
 
 
 def test_pysindy_gets_ten_halves_of_the_rows_and_every_column(monkeypatch):
