@@ -125,6 +125,8 @@ def test_weighted_factors_agree_with_weighted_grams_where_both_are_accurate():
 def test_singular_problems_get_the_shortest_solution_not_an_error():
     theta, y, _ = random_problem(8, n=3, p=5, k=1)  # fewer rows than columns
     w = Factor.from_rows(theta, y).solve(np.arange(5), np.array([0]))[0]
+    length = np.linalg.norm(theta, axis=0)  # the shortest on columns of unit length
+    np.testing.assert_allclose(w * length, np.linalg.pinv(theta / length) @ y[:, 0], atol=1e-10)
     np.testing.assert_allclose(theta @ w, y[:, 0], atol=1e-10)
 
 
@@ -135,8 +137,8 @@ def test_threshold_keeps_exactly_the_coefficients_that_reach_it():
 
 
 def test_thresholds_may_differ_by_target_and_feature():
-    fit = stlsq_gram(np.eye(2), np.array([[1.0, 1.0], [1.0, 1.0]]), np.array([[0.5, 2.0], [2.0, 0.5]]))
-    np.testing.assert_array_equal(fit.coef, np.eye(2))
+    fit = stlsq_gram(np.eye(2), np.ones((2, 2)), np.array([[0.5, 2.0], [0.5, 0.5]]))
+    np.testing.assert_array_equal(fit.coef, [[1.0, 0.0], [1.0, 1.0]])
 
 
 def test_columns_not_offered_stay_zero():
