@@ -20,13 +20,23 @@ def test_the_second_policy_acts_from_its_step_on_in_every_episode():
         np.testing.assert_array_equal(trajectory.u[:, 0], [0.5, 0.5, 0.5, 0.0, 0.0, 0.0])
 
 
+class DrawsAtReset:
+    """One input for the whole episode, drawn as the episode begins."""
+
+    def reset(self, rng):
+        self.u = rng.uniform(LOW, HIGH)
+
+    def __call__(self, x):
+        return self.u
+
+
 def test_what_the_first_draws_does_not_depend_on_the_second():
     def drawn(second):
         policy = SwitchAfter(UniformPolicy(LOW, HIGH), second, steps=4)
         policy.reset(np.random.default_rng(7))
         return [float(policy(np.zeros(1))[0]) for _ in range(4)]
 
-    assert drawn(lambda x: np.zeros(1)) == drawn(UniformPolicy(LOW, HIGH))
+    assert drawn(lambda x: np.zeros(1)) == drawn(DrawsAtReset())
     assert len(set(drawn(lambda x: np.zeros(1)))) == 4
 
 

@@ -54,15 +54,15 @@ def test_a_map_becomes_c_and_the_table_says_what_was_found(law, tmp_path, capsys
 
 
 @needs_compiler
-@pytest.mark.parametrize("number", ["q31", "q15"])
-def test_fixed_point_with_its_scaling_table_as_json(law, tmp_path, capsys, number):
+@pytest.mark.parametrize(("number", "kind"), [("q31", "int32_t"), ("q15", "int16_t")])
+def test_fixed_point_with_its_scaling_table_as_json(law, tmp_path, capsys, number, kind):
     assert run(law, "--out", tmp_path / "f", "--number", number, "--prefix", "fixed_law", "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert record["bitwise"] is True
     assert 0.0 < record["max_error"] <= record["error_bound"]
     header = (tmp_path / "f" / "fixed_law.h").read_text()
     assert "x * 2^" in header
-    assert "void fixed_law(const int" in header
+    assert f"void fixed_law(const {kind} state[2], {kind} out[1]);" in header
 
 
 @needs_compiler
