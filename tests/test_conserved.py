@@ -24,9 +24,10 @@ def spring(damping, dt=0.02):
     return Model(rates, Derivative("rk4"), (Signal("x"), Signal("v")), (), dt, seen)
 
 
-def free(seconds=4.0, dt=0.02, noise=0.0):
+def free(seconds=4.0, dt=0.02, noise=0.0, loss=0.0):
+    """The path without damping; its energy falls as ``exp(-loss t)``."""
     t = dt * np.arange(round(seconds / dt) + 1)
-    x = np.column_stack([np.cos(2 * t), -2 * np.sin(2 * t)])
+    x = np.column_stack([np.cos(2 * t), -2 * np.sin(2 * t)]) * np.exp(-0.5 * loss * t)[:, None]
     return Trajectory(t, x + noise * np.random.default_rng(0).normal(size=x.shape), states=("x", "v"))
 
 
@@ -42,6 +43,9 @@ def test_friction_that_is_not_there_shows_as_a_loss_of_energy():
     found = drift(spring(0.01), ENERGY, free())
     assert found.model_rate == pytest.approx(0.01 * 2.0 / 2.0, rel=0.1)
     assert found.data_rate < 1e-9
+    missed = drift(spring(0.0), ENERGY, free(loss=0.01))
+    assert missed.data_rate == pytest.approx(0.01, rel=0.01)
+    assert missed.model_rate < 1e-6
 
 
 def test_noise_varies_the_data_and_does_not_make_them_drift():
