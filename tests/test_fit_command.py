@@ -121,7 +121,9 @@ def test_structures_and_regressors_can_be_chosen(tmp_path, rows, capsys, option,
 @pytest.mark.parametrize("criterion", ["aicc", "bic"])
 def test_information_criteria_keep_the_planted_terms(rows, tmp_path, criterion):
     data = read(written(tmp_path / "s.csv", rows)).data
-    result = fit_recording(data, FitSettings(criterion=criterion, kinematics=(("x", "v"),)))
+    settings = FitSettings(criterion=criterion, kinematics=(("x", "v"),))
+    assert settings.regressor().get_params()["criterion"] == criterion
+    result = fit_recording(data, settings)
     assert {"x", "v", "u"} <= {each["term"] for each in result.terms()}
 
 

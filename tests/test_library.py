@@ -269,7 +269,7 @@ def test_methods_of_the_derivative_package_keep_the_shape_and_find_a_slope(metho
     settings = {"spline": {"s": 1e-6}, "kalman": {"alpha": 1e-6}, "spectral": {}}[method]
     result = derivative(t, x, method, **settings)
     assert result.shape == x.shape
-    np.testing.assert_allclose(result[20:40], np.column_stack([np.cos(t), -np.sin(t)])[20:40], atol=0.2)
+    np.testing.assert_allclose(result[20:40], np.column_stack([np.cos(t), -np.sin(t)])[20:40], atol=0.02)
 
 
 def test_derivative_refuses_what_it_cannot_differentiate():

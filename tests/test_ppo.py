@@ -245,7 +245,7 @@ def test_numbers_that_are_arguments_take_effect():
 
     plain = weights()
     changes = {"learning_rate": 1e-4, "clip": 0.001, "entropy": 0.5, "discount": 0.5, "trace": 0.1, "value_weight": 3.0}
-    for name, value in changes.items():
+    for name, value in (changes | {"max_gradient": 0.01}).items():
         assert np.abs(weights(**{name: value}) - plain).max() > 1e-6, name
     still = weights(learning_rate=0.0)[: len(np.ravel(begun.agent.actor.weights[0]))]
     np.testing.assert_array_equal(still, np.ravel(begun.agent.actor.weights[0]))
