@@ -32,7 +32,7 @@ def recorded(model, sigma, seed, steps=2000, episodes=3):
 def test_each_state_s_noise_is_recovered_in_its_own_unit(sigma):
     model = pendulum_model()
     found = measurement_noise(model, recorded(model, sigma, seed=1))
-    np.testing.assert_allclose(found, sigma, rtol=0.15, atol=2e-4)
+    np.testing.assert_allclose(found, sigma, rtol=0.15, atol=2e-5)
 
 
 def test_a_wrong_model_is_not_taken_for_noise():
