@@ -117,13 +117,15 @@ def test_the_region_moves_with_the_origin():
     from sindyrl.expression import Variable, substitute
     from sindyrl.symbolic_map import SymbolicMap
 
-    shift = np.array([3.0, -2.0, 5.0])
+    shift = np.array([30.0, -20.0, 50.0])
     moved = substitute(lorenz().symbolic().nodes, {n: Variable(n) - s for n, s in zip(NAMES, shift, strict=True)})
     report = trapping_region(SymbolicMap(NAMES, dict(zip(TARGETS, moved, strict=True))))
     reference = trapping_region(lorenz())
     assert report.trapped
     assert report.radius == pytest.approx(reference.radius, rel=0.05)  # both end in a local search
-    np.testing.assert_allclose(report.center - shift, reference.center, atol=0.1 * reference.radius)
+    # Turned by half about z the equations are the same, so that either of two centers may be found.
+    turned = np.sign((report.center - shift)[0] * reference.center[0])
+    np.testing.assert_allclose(report.center - shift, reference.center * [turned, turned, 1.0], atol=1.0)
 
 
 def test_growth_is_not_trapped():
