@@ -376,7 +376,7 @@ def test_wrong_rows_are_refused_and_teach_nothing(name):
     online = identifier(Lorenz)
     row = {"x": np.ones(3), "u": np.ones(1), "x_next": np.ones(3)}
     for wrong in (np.full(row[name].shape, np.nan), np.ones(7)):
-        with pytest.raises(ValueError, match=name):
+        with pytest.raises(ValueError, match=rf"update\({name}=\.\.\.\)` must be {len(row[name])} finite numbers"):
             online.update(**(row | {name: wrong}))
     assert online.rows == 0
     assert online.effective_rows == 0.0
