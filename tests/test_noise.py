@@ -62,6 +62,9 @@ def test_the_noise_is_not_the_stream_of_the_environment():
     env = ObservationNoise(CartEnv(), 1.0)
     noise = env.reset(seed=5)[0] - env.unwrapped._x
     assert not np.isclose(noise, np.random.default_rng(5).standard_normal(2)).any()
+    plain = CartEnv()
+    plain.reset(seed=5)
+    assert env.unwrapped.np_random.normal() == plain.np_random.normal()  # the noise has drawn nothing from it
 
 
 @pytest.mark.parametrize("sigma", [0.5, np.array([0.5, 20.0])])
