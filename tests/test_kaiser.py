@@ -238,6 +238,9 @@ def test_the_figure_has_the_methods_and_no_date():
     text = drawn(records)
     assert text == drawn(records)
     assert "<svg" in text
+    for label in ("ours (weak form)", "pysindy STLSQ, our rows", "DMDc"):
+        assert f"<!-- {label} -->" in text
+    assert "the paper's recipe" not in text  # of which the records have nothing
     assert "dc:date" not in text
 
 
