@@ -313,9 +313,11 @@ def test_a_damaged_checkpoint_is_refused(tmp_path):
     dyna(CartEnv(40), CART_TASK, one, seed=3, folder=tmp_path)
     stored = tmp_path / "checkpoint-00001"
     for name in ("learner.npz", "first.npz", "model.json", "state.json"):
-        (stored / name).write_bytes((stored / name).read_bytes()[:-40])
+        whole = (stored / name).read_bytes()
+        (stored / name).write_bytes(whole[:-40])
         with pytest.raises(CheckpointError, match="checkpoint-00001 cannot be read"):
             dyna(CartEnv(40), CART_TASK, one, seed=3, folder=tmp_path)
+        (stored / name).write_bytes(whole)
 
 
 def test_a_missing_tensorboard_costs_no_real_step(tmp_path, monkeypatch):
