@@ -137,15 +137,15 @@ def test_refining_finds_the_planted_optimum_and_stays_among_its_terms():
     """x_{k+1} = x_k + 0.1 u_k with reward -x^2 - u^2: the best gain solves the scalar Riccati equation."""
     states, inputs = (Signal("x", "", -10.0, 10.0),), (Signal("u", "", -5.0, 5.0),)
     x, u = Variable("x"), Variable("u")
-    library = polynomial_library(degree=1)
+    library = polynomial_library(degree=3)
     task = Task(
         "scalar", states, inputs, 0.1, 200, SymbolicMap([*states, *inputs], {"r": -(x**2) - 0.1 * u**2}),
         lambda rng, n: rng.uniform(-1.0, 1.0, (n, 1)), Increment(), library, library,
     )  # fmt: skip
-    bound = library.bind(("x",), ("u",))
+    bound = polynomial_library(degree=1).bind(("x",), ("u",))
     rates = SparseMap(bound, np.array([[0.0, 0.1]]), ("delta_x",), ("",))
     model = Model(rates, Increment(), states, inputs, 0.1, np.array([[-1.0, 1.0]]))
-    start = SparseMap(library.bind(("x",), ()), np.array([[-0.5]]), ("u",), ("",))
+    start = SparseMap(library.bind(("x",), ()), np.array([[-0.5, 0.0, 0.0]]), ("u",), ("",))
     found, steps = learning.refined(
         task, model, start, generations=25, states=8, spread=0.0, worst=0.0, rng=np.random.default_rng(0)
     )
@@ -155,6 +155,7 @@ def test_refining_finds_the_planted_optimum_and_stays_among_its_terms():
         gain = 0.1 * p / (0.01 * p + 0.1)
         p = 1.0 + p * (1.0 - 0.1 * gain) ** 2 + 0.1 * gain**2
     assert found.coef[0, 0] == pytest.approx(-gain, rel=0.02)
+    assert not found.coef[0, 1:].any()
     assert steps > 0
 
 
