@@ -139,8 +139,10 @@ def test_a_claim_that_is_not_met_says_so_and_ends_with_1(ask):
 
 
 def test_the_table_says_theirs_ours_the_source_and_the_command(ask):
-    _, out, _ = ask("invented2020_thing")
-    for text in ("57", "at least 57", "table 2", "sindyrl reproduce invented2020_thing", "computed now", "other data"):
+    _, out, _ = ask("invented2020_thing", "--found", "58")
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("1. found")]
+    assert row[2:] == ["57", "58", "1", "at", "least", "57", "yes"]
+    for text in ("table 2", "sindyrl reproduce invented2020_thing", "computed now", "other data"):
         assert text in out
     assert "A note." in out
 
