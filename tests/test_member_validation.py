@@ -109,6 +109,9 @@ def test_at_most_200_windows_spread_over_all_data():
     assert found.x.shape == (200, 21, 2)
     np.testing.assert_array_equal(found.x[0], data[0].x[:21])
     np.testing.assert_array_equal(found.x[-1], data[3].x[-21:])
+    starts = [np.flatnonzero((each.x[:-20, None] == found.x[:, 0]).all(axis=2).any(axis=1)) for each in data]
+    assert [len(each) for each in starts] == [50] * 4
+    assert max(np.diff(each).max() for each in starts) == 2
 
 
 def test_the_best_two_stay_even_if_nobody_passes():
