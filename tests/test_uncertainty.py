@@ -317,4 +317,6 @@ def test_the_vector_field_of_two_wells_has_three_fixed_points():
 
 
 def test_the_fixture_systems_are_what_they_claim():
-    assert pendulum_task().state_names == tuple(signal.name for signal in PENDULUM)
+    model, task = pendulum_model(), pendulum_task()
+    assert task.state_names == model.state_names == tuple(signal.name for signal in PENDULUM)
+    np.testing.assert_allclose(model.derivative(np.array([0.6, 0.8, 3.0]), np.array([0.5])), [-2.4, 1.8, 8.348])
