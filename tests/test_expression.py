@@ -16,6 +16,7 @@ import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sindyrl import node as node_module
 from sindyrl.expression import (
@@ -55,7 +56,7 @@ from sindyrl.expression import (
 )
 from sindyrl.map_file import MapFileError
 from sindyrl.symbolic_map import SymbolicMap
-from tests.strategies import bits, expressions, maps, points, seeds
+from tests.strategies import NAMES, bits, expressions, maps, points, seeds
 
 x, v = Variable("x"), Variable("v")
 fast = settings(max_examples=20, deadline=None)
@@ -162,10 +163,15 @@ def test_threads_share_one_node_per_expression():
         made.append([sin(x * float(k)) + float(k) for k in range(300)])
 
     threads = [threading.Thread(target=build) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # else each is done before the next has its turn
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(usual)
     assert all(nodes[k] is made[0][k] for nodes in made for k in range(300))
 
 
@@ -347,12 +353,14 @@ def test_derivatives_agree_with_differences_in_fifty_digits(build, reference, at
     np.testing.assert_allclose(slope([at]), [expected], rtol=1e-13, atol=1e-15)
 
 
-@settings(fast, max_examples=6)
-@given(form=maps(exact=True, outputs=3, size=6), seed=seeds)
-def test_derivatives_agree_with_automatic_differentiation(form, seed):
+@settings(fast, max_examples=4)
+@given(nodes=st.lists(expressions(exact=True), min_size=16, max_size=16), seed=seeds)
+def test_derivatives_agree_with_automatic_differentiation(nodes, seed):
+    # Most random expressions have a slope of 0 or 1, hence many in each map.
+    form = SymbolicMap(NAMES, {f"y{index}": node for index, node in enumerate(nodes)})
     point = points(seed, 1, extreme=False)[0]
     with jax.enable_x64(True):
-        expected = np.asarray(jax.jacobian(form.backend("jax"))(point)).ravel()
+        expected = np.asarray(jax.jacfwd(form.backend("jax"))(point)).ravel()
     jacobian = form.jacobian()
     got = jacobian(point)
     bounds = jacobian.interval({name: (value, value) for name, value in zip(form.input_names, point, strict=True)})
