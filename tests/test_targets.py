@@ -72,8 +72,12 @@ def test_equal_maps_give_equal_bytes_in_any_process():
 def test_a_package_replaces_its_own_files_and_leaves_others(tmp_path, target):
     (tmp_path / "notes.txt").write_text("mine")
     paths = write_target(artifact_from(varied()), target, tmp_path)
+    before = [path.read_bytes() for path in paths]
+    for path, content in zip(paths, before, strict=True):
+        path.write_bytes(content + b" ")  # still ours
     again = write_target(artifact_from(varied()), target, tmp_path)
     assert paths == again
+    assert [path.read_bytes() for path in paths] == before
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {*paths, tmp_path / "notes.txt"}
 
 
