@@ -196,19 +196,25 @@ def interrupt_at(stage, monkeypatch):
     return {}
 
 
-def test_interrupted_in_every_stage_it_ends_with_the_same_numbers(finished, tmp_path):
-    whole, summary = finished
-    folder = tmp_path / "run"
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """A run that was interrupted once in every stage, and its summary."""
+    folder = tmp_path_factory.mktemp("interrupted") / "run"
     for index, stage in enumerate(STAGES):
         with pytest.MonkeyPatch.context() as monkeypatch, pytest.raises(KeyboardInterrupt):
             chain(folder, **interrupt_at(stage, monkeypatch)).run()
         assert {file.stem for file in (folder / "stages").iterdir()} == set(STAGES[:index])
-    assert timeless(chain(folder).run()) == timeless(summary)
-    assert numbers(folder) == numbers(whole)
+    return folder, chain(folder).run()
 
 
-def test_the_lines_of_an_interrupted_stage_do_not_appear_twice(finished):
-    metrics = numbers(finished[0])["metrics"]
+def test_interrupted_in_every_stage_it_ends_with_the_same_numbers(finished, interrupted):
+    folder, summary = interrupted
+    assert timeless(summary) == timeless(finished[1])
+    assert numbers(folder) == numbers(finished[0])
+
+
+def test_the_lines_of_an_interrupted_stage_do_not_appear_twice(interrupted):
+    metrics = numbers(interrupted[0])["metrics"]
     assert [line["steps"] for line in metrics if line["stage"] == "data"] == [5, 10, 15, 20, 25, 30]
     assert [line["episode"] for line in metrics if line["stage"] == "report"] == [0, 1]
     assert len({json.dumps(line) for line in metrics}) == len(metrics)
