@@ -183,7 +183,9 @@ def quick(recipe: Recipe) -> Recipe:
     """The same with a search too short to be good."""
     short = dataclasses.replace(recipe.search, generations=3, restarts=1, polish=2, repair=2, tries=1, attempts=1)
     trials = None if recipe.trials is None else dataclasses.replace(recipe.trials, episodes=2, attempts=1)
-    return dataclasses.replace(recipe, search=short, trials=trials, refine=min(recipe.refine, 2), refine_states=32)
+    return dataclasses.replace(
+        recipe, search=short, trials=trials, searches=1, refine=min(recipe.refine, 2), refine_states=32
+    )
 
 
 def run(options: Settings) -> int:

@@ -70,16 +70,26 @@ def _identified(recipe: Recipe, task: Task, data: Dataset, rng: np.random.Genera
 
 
 def sought(recipe: Recipe, task: Task, model: Model, rng: np.random.Generator) -> tuple[SparseMap, int]:
-    """The terms of a law and their coefficients, before its limits, and the steps taken inside the model."""
+    """The terms of a law and their coefficients, before its limits, and the steps taken inside the model.
+
+    Of several searches, the law that is best in the model once refined.
+    """
     planned = task if recipe.shaped is None else recipe.shaped(task)
-    found = search(planned, model, max_terms=recipe.max_terms, rng=rng, settings=recipe.search)
-    if not recipe.refine:
-        return found.chosen.sparse, found.model_steps
-    sparse, more = refined(
-        task, model, found.chosen.sparse, generations=recipe.refine, states=recipe.refine_states,
-        spread=recipe.refine_spread, worst=recipe.refine_worst, rng=rng,
-    )  # fmt: skip
-    return sparse, found.model_steps + more
+    laws: list[tuple[float, SparseMap]] = []
+    # Laws that are compared need states in common; a single one does not.
+    exam = rng if recipe.searches == 1 else int(rng.integers(2**32))
+    steps = 0
+    for _ in range(recipe.searches):
+        found = search(planned, model, max_terms=recipe.max_terms, rng=rng, settings=recipe.search)
+        sparse, score, more = found.chosen.sparse, found.chosen.score, 0
+        if recipe.refine:
+            sparse, score, more = refined(
+                task, model, sparse, generations=recipe.refine, states=recipe.refine_states,
+                spread=recipe.refine_spread, worst=recipe.refine_worst, rng=rng, exam=exam,
+            )  # fmt: skip
+        laws.append((score, sparse))
+        steps += found.model_steps + more
+    return max(laws, key=lambda law: law[0])[1], steps
 
 
 def refined(
@@ -92,7 +102,8 @@ def refined(
     spread: float,
     worst: float,
     rng: np.random.Generator,
-) -> tuple[SparseMap, int]:
+    exam: int | np.random.Generator,
+) -> tuple[SparseMap, float, int]:
     """The same terms with the coefficients of the largest mean return in the model, over many initial states.
 
     The search compares terms in few scenarios and cares for the worst of them; a record is a mean.
@@ -101,9 +112,10 @@ def refined(
     worst : share of the worst tenth beside the mean in what is maximized. Where an episode can fail as a whole, the
         best mean lies at the edge of failing; these two keep a law off it.
 
-    The best of each generation and the last mean are then compared over other states, many more of them.
+    exam : where the states come from, many more of them, in which the best of each generation and the last mean are
+        compared; laws of one seed are compared in the same
 
-    Returns the law, before its limits, and the steps taken inside the model.
+    Returns the law, before its limits, its score in that comparison, and the steps taken inside the model.
     """
     import cma
 
@@ -136,10 +148,10 @@ def refined(
         strategy.tell(list(asked), list(-scores))
         leaders.append(asked[int(scores.argmax())])
     # The best where they were refined are those that just get by there: one state in a hundred may already fail.
-    exam = scorer.scenarios(_EXAM, spread, rng)
     finalists = np.array([*leaders, strategy.mean])
-    best = finalists[int(scores_of(finalists, exam).argmax())]
+    scores = scores_of(finalists, scorer.scenarios(_EXAM, spread, np.random.default_rng(exam)))
     weights = np.zeros(used.shape)
-    weights[used] = best[:size]
+    weights[used] = finalists[int(scores.argmax())][:size]
     coef = weights * scorer.term_scale
-    return SparseMap(sparse.library, coef, sparse.targets, sparse.target_units), scorer.model_steps
+    law = SparseMap(sparse.library, coef, sparse.targets, sparse.target_units)
+    return law, float(scores.max()), scorer.model_steps

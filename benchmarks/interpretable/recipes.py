@@ -71,6 +71,7 @@ class Recipe:
     actuators : what `identify` does about an input that loses all its terms of a target
     shaped : the task as the search is to see it
     trials : what judges a law that was found; None for nothing real
+    searches : how many, of which the law that is best in the model is taken
     refine : generations of the refinement, 0 for none; see `learning.refined` for the others
     """
 
@@ -85,6 +86,7 @@ class Recipe:
     actuators: Action = "error"
     shaped: Callable[[Task], Task] | None = None
     trials: Trials | None = None
+    searches: int = 1
     refine: int = 0
     refine_states: int = 512
     refine_spread: float = 0.0
@@ -166,7 +168,8 @@ RECIPES: dict[str, Recipe] = {
         max_terms=4,
         # Returns are negative and far from failing's: 97 % of the way from there would let a law pass that swings on.
         search=SearchSettings(scenarios=32, spread=0.0, keep=0.995, attempts=4),
-        refine=60,
+        searches=3,
+        refine=200,
         published=(Published("DSP", lambda cos, sin, w: [-2.0 * sin + (-8.0 * sin + -2.0 * w) / cos], 13, REPOSITORY),),
         quoted=(Quoted("PPO", -172.2), Quoted("SAC", -157.0), Quoted("TD3", -151.9), Quoted("DDPG", -152.1)),
     ),
