@@ -153,3 +153,9 @@ def test_no_peer_needs_fewer_instructions_and_errors_stay_within_the_bound(name)
 def test_a_table_of_some_maps_is_not_saved():
     with pytest.raises(ValueError, match="`--save` needs the full sizes and all maps"):
         codegen.run(codegen.Settings(save=True, maps=("battery",)))
+
+
+def test_what_a_linker_objects_to_is_told_without_the_folders_of_the_run():
+    refused = RuntimeError("zig cc /a/b/map.c\nld.lld: error: failed to open object /a/l-x1/powf.o: FileNotFound")
+    assert codegen._reason(refused) == "not executed: failed to open object powf.o: FileNotFound"
+    assert codegen._reason(RuntimeError("no room left in /a/b/c")) == "no room left in c"

@@ -27,6 +27,7 @@ import contextlib
 import dataclasses
 import json
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -182,9 +183,10 @@ def judge(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    """What the compiler or linker objects to, without the command that was typed."""
-    said = [line.split("error: ", 1)[1] for line in str(error).splitlines() if "error: " in line]
-    return f"not executed: {'; '.join(said[:3])}" if said else str(error)[:200]
+    """What the compiler or linker objects to, without the command that was typed and the folders of this run."""
+    text = re.sub(r"(?:/[^/\s:]+)+/", "", str(error))
+    said = [line.split("error: ", 1)[1] for line in text.splitlines() if "error: " in line]
+    return f"not executed: {'; '.join(said[:3])}" if said else text[:200]
 
 
 # ---- our code
