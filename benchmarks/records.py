@@ -4,10 +4,11 @@
                                  [--save] [--quick]
 
 For each task and learning seed: a few hundred real steps with random inputs, the equations identified from them, a law
-of a few terms sought inside those equations, its coefficients refined there. Nothing real chooses between laws, so the
-real steps of a law are those of its data; only the lunar lander's are tried in ten real landings, which count. All laws
-and agents of a task play the same episodes, and differences are paired by episode: the mean with its standard error,
-and of each difference a bootstrap interval of 95 %.
+of a few terms sought inside those equations, its coefficients refined there; where the terms found differ from search
+to search, the best of several in the model. Nothing real chooses between laws, so the real steps of a law are those of
+its data; only the lunar lander's are tried in ten real landings, which count, and which the equations know before
+another law is sought. All laws and agents of a task play the same episodes, and differences are paired by episode: the
+mean with its standard error, and of each difference a bootstrap interval of 95 %.
 
 Agents are trained by Stable-Baselines3 with the settings of RL Baselines3 Zoo (`benchmarks.interpretable.agents`). That
 takes torch and up to half an hour each, so what they earn is kept, under runs/records and with --save beside the
