@@ -75,6 +75,22 @@ def test_an_episode_cut_off_by_the_clock_goes_on_in_its_value_and_one_that_is_ov
     assert float(terminated[0, 0]) == pytest.approx(1.0 - 2.0)
 
 
+# ---- the order of the steps
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 100, 128, 4000, 1 << 16, (1 << 16) + 1])
+def test_the_order_is_a_stable_argsort(count):
+    rng = np.random.default_rng(count)
+    for bits in (
+        rng.integers(1 << 32, size=count, dtype=np.uint32),
+        # Equal numbers, numbers that differ in upper or in lower bits only, and the largest of all.
+        rng.integers(5, size=count, dtype=np.uint32) << 29,
+        rng.integers(5, size=count, dtype=np.uint32),
+        np.full(count, 0xFFFFFFFF, np.uint32),
+    ):
+        np.testing.assert_array_equal(ppo.shuffled(jnp.asarray(bits)), np.argsort(bits, kind="stable"))
+
+
 # ---- the losses
 
 

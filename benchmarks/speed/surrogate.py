@@ -8,7 +8,8 @@ surrogate step. Ours is one compiled call. The peer's loop has the same model, t
 compiled update of the networks, which act in NumPy; its steps take pysindy's `predict`, of the whole batch or of one
 state after the other, and the rest in NumPy. The update costs both sides the same, and bounds the ratio: with the
 peer's collection taking C and the update U, it stays below (C + U) / U. So both are given, and the ratio of the
-collections alone. Batches of 32, as `DynaSettings` has it, 4 and 512; and of 2 with 30 epochs, as published.
+collections alone. Batches of 16, as `PPOSettings` has it, 32, 4 and 512, all with its one epoch; and of 2 with 30
+epochs, as published.
 Population: 20 learners in one compiled call beside 20 calls, and what is compiled while their numbers mutate.
 Vector: steps of `SurrogateVectorEnv` in the cart-pole's own form (Runge-Kutta 4, 49 terms a target).
 
@@ -45,9 +46,10 @@ class Config:
     slow_repeats: int = 1  # of the peer's loop, state by state
     # (environments, length, epochs, minibatches) of an update
     shapes: tuple[tuple[int, int, int, int], ...] = (
-        (32, 128, 8, 16),
-        (4, 1024, 8, 16),
-        (512, 8, 8, 16),
+        (16, 512, 1, 32),
+        (32, 256, 1, 32),
+        (4, 2048, 1, 32),
+        (512, 16, 1, 32),
         (2, 2000, 30, 32),
     )
     compared_steps: int = 5  # of the collections: errors grow along a path
