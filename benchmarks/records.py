@@ -4,11 +4,11 @@
                                  [--save] [--quick]
 
 For each task and learning seed: a few hundred real steps with random inputs, the equations identified from them, a law
-of a few terms sought inside those equations, its coefficients refined there; where the terms found differ from search
-to search, the best of several in the model. Nothing real chooses between laws, so the real steps of a law are those of
-its data; only the lunar lander's are tried in ten real landings, which count, and which the equations know before
-another law is sought. All laws and agents of a task play the same episodes, and differences are paired by episode: the
-mean with its standard error, and of each difference a bootstrap interval of 95 %.
+of a few terms sought inside those equations, its coefficients refined there and, where searches end with different
+terms, single terms exchanged for others. Nothing real chooses between laws, so the real steps of a law are those of its
+data; only the lunar lander's are tried in ten real landings, which count, and which the equations know before another
+law is sought. All laws and agents of a task play the same episodes, and differences are paired by episode: the mean
+with its standard error, and of each difference a bootstrap interval of 95 %.
 
 Agents are trained by Stable-Baselines3 with the settings of RL Baselines3 Zoo (`benchmarks.interpretable.agents`). That
 takes torch and up to half an hour each, so what they earn is kept, under runs/records and with --save beside the
@@ -185,8 +185,9 @@ def quick(recipe: Recipe) -> Recipe:
     short = dataclasses.replace(recipe.search, generations=3, restarts=1, polish=2, repair=2, tries=1, attempts=1)
     trials = None if recipe.trials is None else dataclasses.replace(recipe.trials, episodes=2, attempts=1)
     return dataclasses.replace(
-        recipe, search=short, trials=trials, searches=1, refine=min(recipe.refine, 2), refine_states=32
-    )
+        recipe, search=short, trials=trials, exchange=min(recipe.exchange, 1), refine=min(recipe.refine, 2),
+        refine_states=32,
+    )  # fmt: skip
 
 
 def run(options: Settings) -> int:

@@ -5,7 +5,6 @@ import importlib
 import json
 import subprocess
 import sys
-import types
 
 import gymnasium
 import numpy as np
@@ -21,12 +20,7 @@ from benchmarks.records import Settings, compare, paired_interval, run
 from sindyrl.collect import collect
 from sindyrl.expression import Variable, clip, cos, log
 from sindyrl.identify import identify
-from sindyrl.library import polynomial_library
-from sindyrl.model import Model
 from sindyrl.sparse_map import SparseMap
-from sindyrl.structure import Increment
-from sindyrl.symbolic_map import Signal, SymbolicMap
-from sindyrl.task import Task
 from sindyrl.trajectory import Dataset
 
 
@@ -132,53 +126,6 @@ def test_the_interval_of_a_mean_difference_covers_it_as_often_as_it_says():
     assert 178 <= covered <= 199  # 95 % of 200, give or take four standard deviations
     constant = paired_interval(np.full(10, 0.25), rng, resamples=50)
     assert constant == (0.25, 0.25)
-
-
-def test_refining_finds_the_planted_optimum_and_stays_among_its_terms():
-    """x_{k+1} = x_k + 0.1 u_k with reward -x^2 - u^2: the best gain solves the scalar Riccati equation."""
-    states, inputs = (Signal("x", "", -10.0, 10.0),), (Signal("u", "", -5.0, 5.0),)
-    x, u = Variable("x"), Variable("u")
-    library = polynomial_library(degree=3)
-    task = Task(
-        "scalar", states, inputs, 0.1, 200, SymbolicMap([*states, *inputs], {"r": -(x**2) - 0.1 * u**2}),
-        lambda rng, n: rng.uniform(-1.0, 1.0, (n, 1)), Increment(), library, library,
-    )  # fmt: skip
-    bound = polynomial_library(degree=1).bind(("x",), ("u",))
-    rates = SparseMap(bound, np.array([[0.0, 0.1]]), ("delta_x",), ("",))
-    model = Model(rates, Increment(), states, inputs, 0.1, np.array([[-1.0, 1.0]]))
-    start = SparseMap(library.bind(("x",), ()), np.array([[-0.5, 0.0, 0.0]]), ("u",), ("",))
-    found, score, steps = learning.refined(
-        task, model, start, generations=25, states=8, spread=0.0, worst=0.0, rng=np.random.default_rng(0), exam=1
-    )
-    # The reward is of the next state: minimize sum (x + 0.1 u)^2 + 0.1 u^2, value p x^2 after the step.
-    p = 1.0
-    for _ in range(500):
-        gain = 0.1 * p / (0.01 * p + 0.1)
-        p = 1.0 + p * (1.0 - 0.1 * gain) ** 2 + 0.1 * gain**2
-    assert found.coef[0, 0] == pytest.approx(-gain, rel=0.02)
-    assert not found.coef[0, 1:].any()
-    # From there on it costs (p - 1) x^2, and x^2 is 1/3 in the mean over 2048 states, give or take 2 %.
-    assert score == pytest.approx(-(p - 1.0) / 3.0, rel=0.08)
-    assert steps > 0
-
-
-def test_of_several_searches_the_law_that_is_best_in_common_states_is_taken(monkeypatch):
-    """What each refined law earns is planted; alone, a law is examined where the generator has come to."""
-    given = []
-
-    def refined(*_, exam, **__):
-        given.append(exam)
-        return f"law {len(given)}", [-3.0, -1.0, -2.0][len(given) - 1], 100
-
-    found = types.SimpleNamespace(chosen=types.SimpleNamespace(sparse=None, score=0.0), model_steps=10)
-    monkeypatch.setattr(learning, "search", lambda *_, **__: found)
-    monkeypatch.setattr(learning, "refined", refined)
-    recipe, rng = dataclasses.replace(RECIPES["pendulum"], searches=3), np.random.default_rng(0)
-    assert learning.sought(recipe, None, None, rng) == ("law 2", 330)
-    assert len(set(given)) == 1, "laws are compared in the same states"
-    given.clear()
-    assert learning.sought(dataclasses.replace(recipe, searches=1), None, None, rng) == ("law 1", 110)
-    assert given == [rng]
 
 
 def test_the_mountain_cars_search_earns_ten_for_the_goal_and_pays_the_same_effort():

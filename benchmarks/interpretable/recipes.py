@@ -71,8 +71,9 @@ class Recipe:
     actuators : what `identify` does about an input that loses all its terms of a target
     shaped : the task as the search is to see it
     trials : what judges a law that was found; None for nothing real
-    searches : how many, of which the law that is best in the model is taken
-    refine : generations of the refinement, 0 for none; see `learning.refined` for the others
+    exchange : generations of each step in exchanging single terms, 0 for none
+    refine : generations of the refinement, 0 for none; see `refinement.Refinement` for the others
+    refine_horizon : steps of an episode there, fewer than there are so that time is left; None for all of them
     """
 
     env: str
@@ -86,11 +87,12 @@ class Recipe:
     actuators: Action = "error"
     shaped: Callable[[Task], Task] | None = None
     trials: Trials | None = None
-    searches: int = 1
+    exchange: int = 0
     refine: int = 0
     refine_states: int = 512
     refine_spread: float = 0.0
     refine_worst: float = 0.0
+    refine_horizon: int | None = None
     published: tuple[Published, ...] = ()
     quoted: tuple[Quoted, ...] = ()
 
@@ -151,6 +153,8 @@ RECIPES: dict[str, Recipe] = {
         refine=60,
         refine_spread=0.005,
         refine_worst=0.5,
+        # Effort falls with time taken: laws refined for all 999 steps need them, and one more swing is then too many.
+        refine_horizon=900,
         published=(
             # A negative velocity has no logarithm: NaN, which their convention makes no input.
             Published("DSP", lambda x, v: [piecewise([(v > 0.0, log(cos(1.0)) / log(v))], 0.0)], 6, REPOSITORY),
@@ -168,7 +172,7 @@ RECIPES: dict[str, Recipe] = {
         max_terms=4,
         # Returns are negative and far from failing's: 97 % of the way from there would let a law pass that swings on.
         search=SearchSettings(scenarios=32, spread=0.0, keep=0.995, attempts=4),
-        searches=3,
+        exchange=20,
         refine=200,
         published=(Published("DSP", lambda cos, sin, w: [-2.0 * sin + (-8.0 * sin + -2.0 * w) / cos], 13, REPOSITORY),),
         quoted=(Quoted("PPO", -172.2), Quoted("SAC", -157.0), Quoted("TD3", -151.9), Quoted("DDPG", -152.1)),
