@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
@@ -19,9 +20,15 @@ from sindyrl.symbolic_map import Signal, SymbolicMap
 from sindyrl.task import Task
 from sindyrl.trajectory import Dataset, Trajectory
 
-HOSTILE = '<script>alert("1")</script>'
 VOID = {"meta", "br", "img", "link", "hr"}
-STATES = (Signal("p", "m"), Signal("q", "</title><script>alert(2)</script>"))
+
+
+def hostile(place):
+    """A name that would run in a browser, and says where it was given."""
+    return f'<script>alert("{place}")</script>'
+
+
+STATES = (Signal("p", "m"), Signal("q", "</title>" + hostile("unit")))
 INPUTS = (Signal("u", "N", -1.0, 1.0),)
 
 
@@ -42,7 +49,7 @@ def recorded(rng, steps):
 @pytest.fixture(scope="module")
 def task():
     return Task(
-        name=HOSTILE,
+        name=hostile("task"),
         states=STATES,
         inputs=INPUTS,
         dt=0.02,
@@ -72,8 +79,9 @@ def finished(tmp_path_factory, task):
     returns = [float(np.sum(episode.r)) for episode in episodes]
     (tmp_path / "stages").mkdir()
     (tmp_path / "firmware").mkdir()
-    (tmp_path / "firmware" / "policy.c").write_text(f"/* {HOSTILE} */ if (u < 1.0f && u > 0.0f) return;\n")
-    write(tmp_path, "config", {"config": {"seed": 5, "x": HOSTILE}, "code": "abc", "versions": {"numpy": "2.0"}})
+    (tmp_path / "firmware" / "policy.c").write_text(f"/* {hostile('source')} */ if (u < 1.0f && u > 0.0f) return;\n")
+    config = {"seed": 5, "x": hostile("setting")}
+    write(tmp_path, "config", {"config": config, "code": "abc", "versions": {"numpy": "2.0"}})
     write(tmp_path, "stages/data", {"data_steps": 150, "episodes": 1, "wall_s": 1.0})
     write(tmp_path, "stages/model", model_stage(fit))
     write(tmp_path, "stages/policy", policy_stage(policy))
@@ -120,19 +128,19 @@ def model_stage(fit):
         "residual_rms": fit.residual_rms.tolist(),
         "relative_error": fit.relative_error.tolist(),
         "condition": fit.condition,
-        "dropped": [HOSTILE],
+        "dropped": [hostile("dropped")],
         "rows": fit.rows,
         "excluded": 7,
         "terms": [
             {"target": "dp", "term": "q", "coef": -1.23456, "standard_error": 0.0021, "inclusion": 0.875},
-            {"target": "dq", "term": HOSTILE, "coef": 2.0, "standard_error": 0.5, "inclusion": 1.0},
+            {"target": "dq", "term": hostile("term"), "coef": 2.0, "standard_error": 0.5, "inclusion": 1.0},
         ],
     }
 
 
 def policy_stage(policy):
     text = policy.equations(precision=4)
-    rejected = {"policy": f"u = {HOSTILE}", "n_terms": 2, "score": 1.5, "returns": [2.0, 1.0], "path": []}
+    rejected = {"policy": f"u = {hostile('rejected')}", "n_terms": 2, "score": 1.5, "returns": [2.0, 1.0], "path": []}
     doubted = rejected | {"policy": "u = 9*p", "score": 7.25}
     chosen = {"policy": text, "n_terms": 1, "score": 8.0, "returns": [9.0, 7.0], "path": [[2, 8.5], [1, 8.0]]}
     return {
@@ -208,12 +216,22 @@ def test_every_identifier_is_unique_and_every_reference_resolves(page):
     assert {first or second for first, second in references} <= set(identifiers)
 
 
+def shown(html):
+    """How often each hostile name is text of the page. Spaces do not count: equations are broken into their words."""
+    return Counter(re.findall(r'<script>alert\("(\w+)"\)</script>', "".join(Page(html).text.split())))
+
+
 def test_names_from_outside_stay_text(run, task, monkeypatch):
     monkeypatch.undo()  # with figures
-    hostile = MethodResult(HOSTILE, f"published, {HOSTILE}", (10.0,), (1.0,), note=HOSTILE)
-    html = report(run, task, title=HOSTILE, notes=[HOSTILE], comparisons=[hostile], command=HOSTILE)
+    method = MethodResult(hostile("method"), f"published, {hostile('origin')}", (10.0,), (1.0,), note=hostile("remark"))
+    given = {"title": hostile("title"), "notes": [hostile("note")], "command": hostile("command")}
+    html = report(run, task, comparisons=[method], **given)
     assert "<script" not in html.lower()
-    assert Page(html).text.count("alert(") >= 12  # it is shown wherever it was given
+    words, figures = re.sub(r"<svg.*?</svg>", "", html, flags=re.DOTALL), re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    once = "task setting source dropped term rejected note command method origin remark"
+    # The title is the browser's and the page's; the unit is that of a state and of its rate.
+    assert shown(words) == Counter(once.split()) + Counter(title=2, unit=2)
+    assert set(shown("".join(figures))) == {"unit", "method", "origin"}
 
 
 def test_the_headline_is_what_the_stages_say(run, task):
