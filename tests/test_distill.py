@@ -156,6 +156,10 @@ def odd(x):
     return np.clip(np.tanh(9.0 * x[..., :1]) * -0.6 - np.sin(3.0 * x[..., 1:2]), -1.0, 1.0)
 
 
+def timid(x):
+    return np.clip(-0.1 * x[..., :1] - 0.2 * x[..., 1:2], -1.0, 1.0)
+
+
 wide = cart_task(reset=lambda rng, n: rng.uniform(-0.9, 0.9, (n, 2)))
 
 
@@ -175,10 +179,6 @@ def test_reality_has_the_last_word_within_its_budget(returns, calls, chosen):
 
 def test_what_students_can_do_is_the_standard_where_it_is_more_than_the_teacher_does():
     """One term does better than this teacher, and two do as well as can be done."""
-
-    def timid(x):
-        return np.clip(-0.1 * x[..., :1] - 0.2 * x[..., 1:2], -1.0, 1.0)
-
     settings = dataclasses.replace(imitate, starts=2, polish=30, repair=10, population=8, keep=0.9)
     found = distill(wide, cart_model(), timid, max_terms=3, rng=rng(), settings=settings)
     best = found.front[-1].kept
@@ -213,7 +213,27 @@ def test_a_rejected_student_is_followed_by_what_keeps_most_of_the_others():
     assert found.policy == reality.seen[0]
 
 
-def test_repairs_help_and_seeds_decide():
+def test_a_repair_after_a_removal_earns_nearly_what_the_term_that_is_left_can():
+    """Imitation leaves this teacher's damping as timid as it was; the best gain is known from trying all of them."""
+    x0 = wide.reset(rng(5), 200)
+
+    def cost(policy):
+        done = simulate(cart_model(), x0, policy, steps=wide.horizon)
+        return -wide.reward(np.concatenate([done.x[:, 1:], done.u], axis=-1)).sum(axis=1).mean()
+
+    def left(generations):
+        effort = {"repair": generations, "population": 8, "mirror": False, "keep": 3.0}
+        settings = dataclasses.replace(imitate, **effort)
+        found = distill(wide, cart_model(), timid, max_terms=2, rng=rng(1), settings=settings)
+        assert found.front[0].terms == 1
+        return cost(lambda x: np.clip(found.library.features(x) @ found.front[0].coef.T, -1.0, 1.0))
+
+    best = min(cost(lambda x, gain=gain: np.clip(-gain * x[..., 1:2], -1.0, 1.0)) for gain in np.arange(0.0, 12.0, 0.5))
+    assert left(10) < 1.5 * best
+    assert left(0) > 2.5 * best
+
+
+def test_seeds_decide():
     settings = dataclasses.replace(imitate, repair=4, polish=4, population=8, repair_scenarios=4, keep=1.5)
     told = []
     np.random.seed(3)  # noqa: NPY002
