@@ -337,7 +337,7 @@ def test_a_share_of_the_starts_is_spread_over_the_box_on_the_manifold():
 
 @pytest.mark.parametrize("leaving", ["penalty", "bootstrap"])
 def test_gymnasiums_checker_finds_nothing(leaving):
-    with warnings.catch_warnings(action="error"):
+    with warnings.catch_warnings(action="error", category=UserWarning):
         check_env(SurrogateEnv(Surrogate(CART_TASK, cart_model(), leaving=leaving)), skip_render_check=True)
 
 

@@ -269,18 +269,22 @@ def test_numbers_of_a_run_and_of_its_distillation(planted):
     assert found["sparse_ours_times_fewer_numbers"] == pytest.approx(4674 / 7, abs=0.05)
 
 
-def test_every_figure_is_drawn_and_twice_the_same(planted, monkeypatch):
+def test_every_figure_is_drawn_and_twice_the_same(small, planted, monkeypatch):
     monkeypatch.setattr(plot, "pole_plane", lambda n=61, m=31: studies.pole_plane(13, 9))
+    # Coarse, to be quick; the next test looks at pixels.
+    monkeypatch.setattr("paper_reproductions.zolman2024_sindy_rl.figure_file.DPI", 60)
+    models = next(record for record in small[0]["records"] if record["kind"] == "models")
     cells = {"cell_collect250_batch5_best_return": 1.0, "cell_collect500_batch5_best_return": 2.0}
-    files = study.drawings(planted, {}, cells, quick=True)
+    files, again = (study.drawings([models, *planted], {}, cells, quick=True) for _ in range(2))
     assert set(files) == {
-        "learning-curves.svg", "portraits-training.svg", "variances-published.svg", "reward.svg", "coefficients.svg",
-        "policies-published.svg", "collect-batch.svg",
+        "learning-curves.svg", "portraits.svg", "portraits-training.svg", "variances-published.svg", "reward.svg",
+        "coefficients.svg", "policies-published.svg", "collect-batch.svg",
     }  # fmt: skip
     for text in files.values():
         assert "<svg" in text
         assert "dc:date" not in text
-    assert plot.coefficients(planted[0]) == files["coefficients.svg"]
+    assert set(again) == set(files)
+    assert [name for name, text in files.items() if again[name] != text] == []
 
 
 def test_a_figure_s_file_has_its_letters_and_its_levels_as_exact_pixels(monkeypatch):
