@@ -21,6 +21,7 @@ from sindyrl.uncertainty import policy_spread, return_spread, reward_spread, ste
 
 __all__ = [
     "coefficients",
+    "collect_and_batch",
     "learning_curves",
     "models_portraits",
     "policies",
