@@ -362,6 +362,34 @@ def test_a_policy_of_relu_layers_and_of_observations_that_are_not_cut(squash):
             dataclasses.replace(act, **{name: value})
 
 
+def test_collecting_is_stepping_every_copy_and_beginning_anew_where_an_episode_ended():
+    surrogate = cart_surrogate(reset=start_far)
+    learner, key = ppo.start(surrogate, small, 1), jax.random.key(0)
+    # One copy's clock runs out at the very last step.
+    clock = learner.episodes.steps.at[0].set((-small.length) % TASK.horizon)
+    learner = dataclasses.replace(learner, episodes=learner.episodes._replace(steps=clock))
+    _, fresh, new = map(np.asarray, ppo.drawn(surrogate.form, small.shape, surrogate.data, key))
+    after, steps = jax.jit(ppo.collector(surrogate.form, small.shape))(surrogate.data, learner, key)
+    x, clock, member = np.asarray(learner.episodes.x).T, np.asarray(clock), np.asarray(learner.episodes.member)
+    for t in range(small.length):
+        made = [surrogate.step(x, np.asarray(steps.pre[t]), index) for index in range(len(MEMBERS))]
+        reached, reward, left, _ = (
+            np.choose(member.reshape(-1, *[1] * (part[0].ndim - 1)), part) for part in zip(*made, strict=True)
+        )
+        clock = clock + 1
+        ended = left | (clock >= TASK.horizon)
+        np.testing.assert_allclose(steps.seen[t], x, atol=1e-4)
+        np.testing.assert_allclose(steps.after[t], reached, atol=1e-4)
+        np.testing.assert_allclose(steps.reward[t], reward, atol=1e-4)
+        np.testing.assert_array_equal(steps.ended[t], ended)
+        x, clock = np.where(ended[:, None], fresh[t], reached), np.where(ended, 0, clock)
+        member = np.where(ended, new[t], member)
+    assert ended[0]
+    np.testing.assert_allclose(after.x.T, x, atol=1e-4)
+    np.testing.assert_array_equal(after.steps, clock)
+    np.testing.assert_array_equal(after.member, member)
+
+
 def test_predict_is_stable_baselines3s():
     act = neural_policy(CART_TASK, agent(np.random.default_rng(0), 2, 1, (8,), 0.0), moments((2,)), "clip")
     x = arrays(5, 2)

@@ -5,6 +5,7 @@ import importlib
 import json
 import subprocess
 import sys
+import types
 
 import gymnasium
 import numpy as np
@@ -126,6 +127,41 @@ def test_the_interval_of_a_mean_difference_covers_it_as_often_as_it_says():
     assert 178 <= covered <= 199  # 95 % of 200, give or take four standard deviations
     constant = paired_interval(np.full(10, 0.25), rng, resamples=50)
     assert constant == (0.25, 0.25)
+
+
+def test_terms_are_exchanged_before_coefficients_are_refined_and_all_steps_are_counted(monkeypatch):
+    """What is sought passes from hand to hand; each hand adds its name to the law and ten times the steps."""
+    made = []
+
+    class Planted:
+        def __init__(self, task, model, library, **given):
+            made.append((task.horizon, library, given["states"], given["spread"], given["worst"]))
+            self.model_steps = 10 ** len(made)
+
+        def exchanged(self, law, allowed, generations):
+            return types.SimpleNamespace(library="used", text=f"{law.text}, exchanged {allowed} {generations}")
+
+        def refined(self, law, generations):
+            return types.SimpleNamespace(library="used", text=f"{law.text}, refined {generations}"), 0.0
+
+    found = types.SimpleNamespace(library="found", text="found")
+    chosen = types.SimpleNamespace(chosen=types.SimpleNamespace(sparse=found), model_steps=1)
+    monkeypatch.setattr(learning, "search", lambda *_, **__: chosen)
+    monkeypatch.setattr(learning, "policy_terms", lambda *_: ("all", "terms"))
+    monkeypatch.setattr(learning, "Refinement", Planted)
+
+    def sought(name, **changes):
+        made.clear()
+        recipe = dataclasses.replace(RECIPES[name], **changes)
+        law, steps = learning.sought(recipe, gymnasium.make(recipe.env).unwrapped.task, None, None)
+        return law.text, steps
+
+    assert sought("cartpole") == ("found", 1)
+    assert sought("mountain_car") == ("found, refined 60", 11)
+    assert made == [(900, "found", 512, 0.005, 0.5)]
+    assert sought("pendulum") == ("found, exchanged terms 20, refined 200", 111)
+    assert made == [(200, "all", 128, 0.0, 0.0), (200, "used", 512, 0.0, 0.0)]
+    assert sought("pendulum", refine=0) == ("found, exchanged terms 20", 11)
 
 
 def test_the_mountain_cars_search_earns_ten_for_the_goal_and_pays_the_same_effort():

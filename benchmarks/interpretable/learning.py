@@ -16,6 +16,7 @@ from sindyrl.collect import InteractionMeter, collect, random_policy
 from sindyrl.identify import identify
 from sindyrl.learn.policy_search import search
 from sindyrl.learn.scoring import policy_terms
+from sindyrl.library import Library
 from sindyrl.model import Model
 from sindyrl.regression.subset import SubsetSelection
 from sindyrl.sparse_map import SparseMap
@@ -73,17 +74,21 @@ def sought(recipe: Recipe, task: Task, model: Model, rng: np.random.Generator) -
     planned = task if recipe.shaped is None else recipe.shaped(task)
     found = search(planned, model, max_terms=recipe.max_terms, rng=rng, settings=recipe.search)
     law, steps = found.chosen.sparse, found.model_steps
+    hurried = dataclasses.replace(task, horizon=recipe.refine_horizon or task.horizon)
+
+    def refinement(library: Library, states: int) -> Refinement:
+        return Refinement(
+            hurried, model, library, states=states, spread=recipe.refine_spread, worst=recipe.refine_worst, rng=rng
+        )
+
     if recipe.exchange:
         library, allowed = policy_terms(task, model, rng)
-        exchange = Refinement(task, model, library, states=recipe.refine_states // 4, rng=rng)
+        # Many laws are compared, so that fewer states have to do.
+        exchange = refinement(library, max(recipe.refine_states // 4, 1))
         law = exchange.exchanged(law, allowed, recipe.exchange)
         steps += exchange.model_steps
     if recipe.refine:
-        hurried = dataclasses.replace(task, horizon=recipe.refine_horizon or task.horizon)
-        refinement = Refinement(
-            hurried, model, law.library, states=recipe.refine_states, spread=recipe.refine_spread,
-            worst=recipe.refine_worst, rng=rng,
-        )  # fmt: skip
-        law, _ = refinement.refined(law, recipe.refine)
-        steps += refinement.model_steps
+        last = refinement(law.library, recipe.refine_states)
+        law, _ = last.refined(law, recipe.refine)
+        steps += last.model_steps
     return law, steps

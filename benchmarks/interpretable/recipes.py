@@ -71,7 +71,7 @@ class Recipe:
     actuators : what `identify` does about an input that loses all its terms of a target
     shaped : the task as the search is to see it
     trials : what judges a law that was found; None for nothing real
-    exchange : generations of each step in exchanging single terms, 0 for none
+    exchange : generations of each step in exchanging single terms, 0 for none; in a quarter of the states
     refine : generations of the refinement, 0 for none; see `refinement.Refinement` for the others
     refine_horizon : steps of an episode there, fewer than there are so that time is left; None for all of them
     """

@@ -44,7 +44,7 @@ class Refinement:
         worst: float = 0.0,
         rng: np.random.Generator,
     ) -> None:
-        self.task, self.library, self.worst, self.rng = task, library, worst, rng
+        self.library, self.worst, self.rng = library, worst, rng
         self._scorer = Scorer(task, model, library)
         self._drawn = self._scorer.scenarios(states, spread, rng)
         self._exam = self._scorer.scenarios(_EXAM, spread, rng)
@@ -92,6 +92,8 @@ class Refinement:
         larger, _ = self._refined(weights + step, generations)
         # An input keeps its last term.
         removable = (weights != 0) & ((larger != 0).sum(axis=1, keepdims=True) > 1)
+        if not removable.any():
+            return weights, -math.inf
         trials = np.repeat(larger[None], removable.sum(), axis=0)
         for trial, other in zip(trials, np.argwhere(removable), strict=True):
             trial[tuple(other)] = 0.0
@@ -105,6 +107,8 @@ class Refinement:
         used = weights != 0
         first = weights[used]
         size = len(first)
+        if not size:
+            return weights, float(self._scores(weights[None], self._exam)[0])
 
         def masked(vectors: np.ndarray) -> np.ndarray:
             made = np.zeros((len(vectors), *used.shape))
@@ -117,11 +121,12 @@ class Refinement:
             "seed": math.nan,  # leave the global generator alone; the normals are ours
             "randn": lambda *shape: self.rng.standard_normal(shape),
         }
-        first = first * _SCALES[int(self._scores(masked(_SCALES[:, None] * first), self._drawn).argmax())]
+        scaled = _SCALES[:, None] * first
         # cma wants two dimensions; of a single weight the second is ignored.
-        begin = first if size > 1 else np.append(first, 0.0)
-        strategy = cma.CMAEvolutionStrategy(begin, 0.2 * float(np.abs(first).mean()) + 1e-6, options)
-        leaders = [begin]
+        scaled = scaled if size > 1 else np.pad(scaled, [(0, 0), (0, 1)])
+        begin = scaled[int(self._scores(masked(scaled), self._drawn).argmax())]
+        strategy = cma.CMAEvolutionStrategy(begin, 0.2 * float(np.abs(begin[:size]).mean()) + 1e-6, options)
+        leaders = [scaled[0], begin]
         for _ in range(generations):
             asked = np.array(strategy.ask())
             scores = self._scores(masked(asked), self._drawn)
@@ -144,5 +149,6 @@ class Refinement:
 
     def _law(self, like: SparseMap, weights: np.ndarray) -> SparseMap:
         used = np.flatnonzero(weights.any(axis=0))
+        used = used if used.size else np.array([0])  # a library has one term at least
         coef = (weights * self._scorer.term_scale)[:, used]
         return SparseMap(self.library.select(used), coef, like.targets, like.target_units)

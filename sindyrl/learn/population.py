@@ -118,8 +118,8 @@ class PopulationSettings:
     def published(cls, **changes: Any) -> PopulationSettings:
         """The paper's: 20 members compared every 50 updates; learning rate, discount and trace mutate.
 
-        What differs: a discount of 1 is 0.9999 here. In the code released with the paper the mutated numbers did not
-        reach the learner, so that its populations were cloned and selected only.
+        What differs: a discount of 1 is 0.9999 here; the sizes of an update are not theirs. In the code released with
+        the paper the mutated numbers did not reach the learner, so that its populations were cloned and selected only.
         """
         near_one = (0.9, 0.95, 0.99, 0.999, 0.9999, 1.0)
         mutations = {
@@ -127,7 +127,8 @@ class PopulationSettings:
             "discount": tuple(min(value, _LARGEST_DISCOUNT) for value in near_one),
             "trace": near_one,
         }
-        settings = cls(ppo=PPOSettings(updates=50), mutations=mutations, near_one="value")
+        learner = PPOSettings(environments=32, length=128, epochs=8, minibatches=16, updates=50)
+        settings = cls(ppo=learner, mutations=mutations, near_one="value")
         return dataclasses.replace(settings, **changes)
 
 

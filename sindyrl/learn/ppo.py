@@ -75,7 +75,7 @@ class PPOSettings:
     """Sizes, which are compiled in, and numbers, which are not.
 
     Each update goes through its steps once: steps in a surrogate cost less than descending on them does, so new ones
-    are worth more than old ones a second time. As many epochs as usual (8 to 30) belong where steps are dear.
+    are worth more than old ones a second time. Where steps are dear, set ``epochs`` to 10 or more.
 
     environments, length : an update learns from environments x length steps
     epochs, minibatches : how often and in how many parts it goes through them; the parts must come out even
@@ -373,7 +373,7 @@ def collector(form: Form, shape: Shape) -> Callable[[SurrogateData, Learner, Any
             return last.reward, last.x.T, last.left, last.over, ended
 
         # A step is told of, and its episode replaced, one turn later, when its outcome stands in memory: within its own
-        # turn, XLA computes the model anew for each thing that hangs on it, which takes half as long again.
+        # turn, XLA computes the model anew for each thing that hangs on it, and takes a quarter to half as long again.
         noise, fresh, member = drawn(form, shape, data, key)
         nobody = jnp.zeros_like(learner.episodes.steps, dtype=bool)
         before = _Outcome(*learner.episodes, jnp.zeros_like(noise[0, :, 0]), nobody, nobody)
