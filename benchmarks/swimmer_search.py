@@ -40,6 +40,7 @@ from sindyrl.emit import text
 from sindyrl.envs.swimmer import Swimmer, kinematics, task
 from sindyrl.excitation import play, random_steps
 from sindyrl.identify import identify
+from sindyrl.learn.evolution import evolution
 from sindyrl.learn.scoring import Scenarios, Scorer, objective, policy_terms
 from sindyrl.map_file import write_text
 from sindyrl.model import Model
@@ -270,15 +271,7 @@ class SwimmerSearch:
 
     def _evolved(self, weights: np.ndarray, sigma: float, generations: int, mask: np.ndarray) -> np.ndarray:
         """The mean of CMA-ES over the masked weights after so many generations."""
-        import cma
-
-        options = {
-            "popsize": self.config.population,
-            "verbose": -9,
-            "seed": math.nan,  # leave the global generator alone; the normals are ours
-            "randn": lambda *shape: self.rng.standard_normal(shape),
-        }
-        strategy = cma.CMAEvolutionStrategy(weights[mask], sigma, options)
+        strategy = evolution(weights[mask], sigma, self.config.population, self.rng)
         drawn: Scenarios = self.drawn
         for generation in range(generations):
             if generation % _SAME_SCENARIOS == 0:

@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 
+from sindyrl.learn.evolution import evolution
 from sindyrl.learn.scoring import Scenarios, Scorer
 from sindyrl.library import Library
 from sindyrl.model import Model
@@ -102,8 +103,6 @@ class Refinement:
 
     def _refined(self, weights: np.ndarray, generations: int) -> tuple[np.ndarray, float]:
         """Weights (n_inputs, n_terms); what is 0 stays."""
-        import cma
-
         used = weights != 0
         first = weights[used]
         size = len(first)
@@ -115,25 +114,17 @@ class Refinement:
             made[:, used] = vectors[:, :size]
             return made
 
-        options = {
-            "popsize": 32,
-            "verbose": -9,
-            "seed": math.nan,  # leave the global generator alone; the normals are ours
-            "randn": lambda *shape: self.rng.standard_normal(shape),
-        }
         scaled = _SCALES[:, None] * first
-        # cma wants two dimensions; of a single weight the second is ignored.
-        scaled = scaled if size > 1 else np.pad(scaled, [(0, 0), (0, 1)])
         begin = scaled[int(self._scores(masked(scaled), self._drawn).argmax())]
-        strategy = cma.CMAEvolutionStrategy(begin, 0.2 * float(np.abs(begin[:size]).mean()) + 1e-6, options)
-        leaders = [scaled[0], begin]
+        strategy = evolution(begin, 0.2 * float(np.abs(begin).mean()) + 1e-6, 32, self.rng)
+        leaders = [first, begin]
         for _ in range(generations):
             asked = np.array(strategy.ask())
             scores = self._scores(masked(asked), self._drawn)
             strategy.tell(list(asked), list(-scores))
-            leaders.append(asked[int(scores.argmax())])
+            leaders.append(asked[int(scores.argmax())][:size])
         # The best where they were refined are those that just get by there: one state in a hundred may already fail.
-        finalists = masked(np.array([*leaders, strategy.mean]))
+        finalists = masked(np.array([*leaders, strategy.mean[:size]]))
         scores = self._scores(finalists, self._exam)
         return finalists[int(scores.argmax())], float(scores.max())
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sindyrl.learn.evolution import evolution
 from sindyrl.learn.scoring import Scenarios, Scorer
 
 
@@ -37,24 +38,13 @@ def polished(
     Of where it began, its mean and its last generation, what has most merit in the ``exam`` is handed back: never less
     there than ``weights``.
     """
-    import cma
-
     mask = weights != 0
     size = int(mask.sum())
     if size == 0:
         return weights
-    # cma wants two dimensions; of a single weight the second is ignored. Weights of very different size share one step
-    # length, so each is searched in units of its own magnitude.
+    # Weights of very different size share one step length, so each is searched in units of its own magnitude.
     scale = np.abs(weights[mask]) + 0.1 * np.abs(weights[mask]).mean()
-    first = weights[mask] / scale
-    first = first if size > 1 else np.append(first, 0.0)
-    options = {
-        "popsize": population,
-        "verbose": -9,
-        "seed": math.nan,  # leave the global generator alone; the normals are ours
-        "randn": lambda *shape: rng.standard_normal(shape),
-    }
-    strategy = cma.CMAEvolutionStrategy(first, step, options)
+    strategy = evolution(weights[mask] / scale, step, population, rng)
 
     def in_place(vectors: np.ndarray) -> np.ndarray:
         out = np.zeros((len(vectors), *mask.shape))

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sindyrl.learn.evolution import evolution
 from sindyrl.learn.scoring import Scorer, objective, policy_terms
 from sindyrl.model import Model
 from sindyrl.number_check import check_fields, whole
@@ -328,18 +329,7 @@ class _Search:
 
         Ends early when the median stops rising, or as soon as the median on one set of scenarios is ``enough``.
         """
-        import cma
-
-        size = int(mask.sum())
-        # cma wants two dimensions; of a single weight the second is ignored.
-        first = weights[mask] if size > 1 else np.append(weights[mask], 0.0)
-        options = {
-            "popsize": population,
-            "verbose": -9,
-            "seed": math.nan,  # leave the global generator alone; the normals are ours
-            "randn": lambda *shape: self.rng.standard_normal(shape),
-        }
-        strategy = cma.CMAEvolutionStrategy(first, sigma, options)
+        strategy = evolution(weights[mask], sigma, population, self.rng)
         stall = _Stall()
         batch = weights[None]
         for generation in range(generations):

@@ -74,8 +74,8 @@ class Hyper(NamedTuple):
 class PPOSettings:
     """Sizes, which are compiled in, and numbers, which are not.
 
-    Each update goes through its steps once: steps in a surrogate cost less than descending on them does, so new ones
-    are worth more than old ones a second time. Where steps are dear, set ``epochs`` to 10 or more.
+    By default an update goes through its steps once: in a surrogate a new step costs less than descending on an old one
+    again. Where steps are dear, as in an ensemble of large networks, set ``epochs`` to 10 or more.
 
     environments, length : an update learns from environments x length steps
     epochs, minibatches : how often and in how many parts it goes through them; the parts must come out even
@@ -377,8 +377,8 @@ def collector(form: Form, shape: Shape) -> Callable[[SurrogateData, Learner, Any
         noise, fresh, member = drawn(form, shape, data, key)
         nobody = jnp.zeros_like(learner.episodes.steps, dtype=bool)
         before = _Outcome(*learner.episodes, jnp.zeros_like(noise[0, :, 0]), nobody, nobody)
-        rows = noise, jnp.roll(fresh, 1, axis=0), jnp.roll(member, 1, axis=0)
-        last, (acted, later) = jax.lax.scan(one, before, rows)
+        turns = noise, jnp.roll(fresh, 1, axis=0), jnp.roll(member, 1, axis=0)
+        last, (acted, later) = jax.lax.scan(one, before, turns)
         ended, episodes = begun(last, fresh[-1], member[-1])
         followed = (jnp.concatenate([rows[1:], row[None]]) for rows, row in zip(later, told(last, ended), strict=True))
         return episodes, Steps(*acted, *followed)
